@@ -1,0 +1,1 @@
+"""The REST API: intentions are recorded here, nothing acts."""

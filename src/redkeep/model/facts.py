@@ -1,0 +1,142 @@
+"""What was seen of a server, and when: the frozen input of every decision, and the vocabulary of orders to agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from redkeep.model.instance import RedisUser, Secrets
+from redkeep.model.topology import Address, Role, Topology
+
+
+class Process(StrEnum):
+    """What the agent knows of the process itself, apart from what Redis answers."""
+
+    RUNNING = "running"
+    LOADING = "loading"
+    HUNG = "hung"
+    EXITED = "exited"
+    """It was ours, and the kernel says that it is gone: proof, not suspicion."""
+    ABSENT = "absent"
+    """Never started here, or removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A replica as its primary sees it (`slaveN` of INFO replication)."""
+
+    address: Address
+    online: bool
+    offset: int
+    lag_seconds: float
+    """Since its last acknowledgement, as Redis counts: whole seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A replica's own view of the link to its primary."""
+
+    primary: Address
+    link_up: bool
+    syncing: bool
+    last_io_seconds: int
+    """-1 while the link is down: says nothing when it is needed most, so it only breaks ties."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """One look at one server by its agent."""
+
+    instance_id: str
+    process: Process
+    seen_at: float = 0.0
+    """Monotonic clock of whoever holds this value: when it arrived, in seconds."""
+    pid: int | None = None
+    run_id: str = ""
+    role: Role | None = None
+    """What Redis says that it is."""
+    fenced: bool = False
+    """It refuses writes because its agent makes it."""
+    epoch: int = 0
+    """The highest epoch that its agent has accepted for the group."""
+    replication_id: str = ""
+    offset: int = -1
+    """Replication offset: what a primary has produced, or a replica has applied. -1: unknown."""
+    synced_once: bool = False
+    """A replica: has completed a synchronisation, so that its data set is whole."""
+    upstream: Upstream | None = None
+    followers: tuple[Follower, ...] = ()
+    keys: int = 0
+    memory_used: int = 0
+    memory_max: int = 0
+    disk_used: int = 0
+    redis_version: str = ""
+    detail: str = ""
+    """For people: why it is hung, with what status it exited."""
+
+    @property
+    def alive(self) -> bool:
+        return self.process is Process.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """All that an agent needs to run a server, apart from its role. Secrets travel encrypted."""
+
+    instance_id: str
+    group_id: str
+    version: str
+    address: Address
+    maxmemory_bytes: int
+    process_limit_bytes: int
+    secrets: Secrets
+    users: tuple[RedisUser, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The role that a server is given, by whoever holds the group's lease at `epoch`."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    role: Role
+    primary: Address | None
+    """Whom to follow; None for the primary itself."""
+    topology: Topology
+    """What to tell the clients."""
+
+    @property
+    def group_size(self) -> int:
+        return max(1, len(self.topology.nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What an agent says of its machine with every heartbeat."""
+
+    host_id: str
+    address: str
+    port_low: int
+    port_high: int
+    versions: tuple[str, ...]
+    memory_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+    servers: tuple[ServerFacts, ...] = ()
+    wants_confirmed: tuple[str, ...] = ()
+    """Instances that it runs as primaries, and whose right to write it wants confirmed."""
+    sequence: int = 0
+    """Rises with each report of one run of the agent."""
+    incarnation: str = ""
+    """Names one run of the agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A manager's answer to a heartbeat: for how long the confirmed primaries may go on accepting writes."""
+
+    confirmed: tuple[str, ...]
+    denied: tuple[str, ...]
+    lease_seconds: float
+    """Counted by the agent from the moment at which it *sent* the heartbeat."""

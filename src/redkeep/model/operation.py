@@ -1,0 +1,65 @@
+"""Operations: what was asked for, as a row that survives whoever works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """The runbooks. Each is one module in `operations/`."""
+
+    CREATE_INSTANCE = "create_instance"
+    ADD_REPLICAS = "add_replicas"
+    DELETE_INSTANCE = "delete_instance"
+    RESTART_INSTANCE = "restart_instance"
+    RESIZE_INSTANCE = "resize_instance"
+    UPDATE_USERS = "update_users"
+    PROMOTE_REPLICA = "promote_replica"
+    EJECT_PRIMARY = "eject_primary"
+    DETACH_REPLICA = "detach_replica"
+    FAIL_OVER = "fail_over"
+    REPAIR = "repair"
+
+
+class State(StrEnum):
+    """Every operation ends in DONE or FAILED; one whose doer died is still RUNNING and is taken over."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def open(self) -> bool:
+        return self in (State.PENDING, State.RUNNING)
+
+
+URGENT = frozenset({Kind.FAIL_OVER})
+"""Kinds that overtake whatever else a group has waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One change to one group. `args` is what was asked, `choice` what was decided before anyone acted on it."""
+
+    id: str
+    group_id: str
+    kind: Kind
+    created: float
+    args: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    state: State = State.PENDING
+    step: str = ""
+    progress: float = 0.0
+    """From 0 to 1."""
+    attempts: int = 0
+    not_before: float = 0.0
+    """Store time before which it should not be tried (again)."""
+    deadline: float = 0.0
+    """Store time after which it is given up: nothing stays in BUILD for ever."""
+    error: str | None = None
+    requested_by: str = "redkeep"
+    finished: float | None = None

@@ -1,0 +1,220 @@
+"""Doors: the few Protocols through which the rooms above reach the outside.
+
+Each has a real implementation and, where that pays, a fake; both pass the same suite in `tests/contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redkeep.model.facts import Assignment, HostReport, ServerFacts, ServerSpec
+from redkeep.model.instance import Event, Group, Host, Instance
+from redkeep.model.operation import Operation
+
+# --- Bus ---------------------------------------------------------------------------------------------------------
+
+Body = Mapping[str, Any]
+"""What travels: JSON types only."""
+
+Handler = Callable[[Body], Awaitable[Body]]
+"""Serves one request. What it raises from `redkeep.errors` reaches the caller as the same class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a topic. `id` orders the entries of that topic and is the place to go on from."""
+
+    id: str
+    topic: str
+    body: Body
+
+
+class Bus(Protocol):
+    """The nervous system between managers, agents and the API: the northbound, or its in-memory twin.
+
+    Topics are bounded logs: who listens gets each entry at least once, in order, and can go on after the last id it
+    saw. Requests are durable: one survives a restart of either side until its deadline, is executed at least once (so
+    handlers are idempotent), and its reply goes to the caller that asked, if that still lives.
+    """
+
+    async def publish(self, topic: str, body: Body) -> str:
+        """Append to a topic; return the entry's id. Raises Unavailable or OutcomeUnknown."""
+        ...
+
+    def listen(self, topic: str, *, after: str | None = None) -> AsyncIterator[Message]:
+        """Entries of the topic after the given id, or from now on. Reconnects by itself, for ever.
+
+        "From now on" is fixed when the first entry is awaited. Cancel the task to stop.
+        """
+        ...
+
+    async def request(self, to: str, body: Body, *, timeout: float) -> Body:
+        """Have `to` execute the body; return its reply.
+
+        Raises Unavailable when it was not handed over, OutcomeUnknown when it was but no reply came in `timeout`
+        seconds, and whatever member of `redkeep.errors` its handler raised.
+        """
+        ...
+
+    async def serve(self, name: str, handler: Handler) -> None:
+        """Execute the requests that are sent to `name`, several at a time, until cancelled."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- Agents ------------------------------------------------------------------------------------------------------
+
+
+class Agents(Protocol):
+    """Orders to the agents of all hosts. Every one may be repeated; all but `look` carry the lease's epoch, and an agent
+    that has seen a higher one raises StaleEpoch.
+
+    All raise Unavailable or OutcomeUnknown when the host cannot be reached in time.
+    """
+
+    async def look(self, host_id: str, instance_ids: Sequence[str], *, timeout: float = 2.0) -> tuple[ServerFacts, ...]:
+        """Fresh facts of the given servers, in that order."""
+        ...
+
+    async def ensure_running(self, host_id: str, spec: ServerSpec, assignment: Assignment) -> ServerFacts:
+        """A server runs by this specification and in this role; started, adjusted or left alone as needed.
+
+        A primary that the agent has to start comes up refusing writes and accepts them after `promote`. Raises Refused
+        (kind `conflict`) when the port belongs to somebody else, (kind `missing`) when there is no such redis-server.
+        """
+        ...
+
+    async def promote(
+        self, host_id: str, assignment: Assignment, *, replication_id: str = "", at_least: int = -1, patience: float = 0.0
+    ) -> ServerFacts:
+        """The server is primary and accepts writes; its clients and followers are told.
+
+        With `at_least` it waits up to `patience` seconds until it has applied that offset of that history, else
+        raises NotNow, having changed nothing.
+        """
+        ...
+
+    async def follow(self, host_id: str, assignment: Assignment) -> ServerFacts:
+        """The server is a replica of `assignment.primary`, and keeps being one across restarts."""
+        ...
+
+    async def hold_writes(self, host_id: str, assignment: Assignment, *, patience: float) -> ServerFacts:
+        """The primary refuses writes from now on; for the first `patience` seconds it makes writers wait instead.
+
+        The facts carry the final offset of its history.
+        """
+        ...
+
+    async def release_writes(self, host_id: str, assignment: Assignment) -> ServerFacts:
+        """Take back `hold_writes`: the primary accepts writes again."""
+        ...
+
+    async def configure(self, host_id: str, spec: ServerSpec, epoch: int) -> ServerFacts:
+        """Memory limits and users are as specified, without a restart."""
+        ...
+
+    async def restart(self, host_id: str, spec: ServerSpec, assignment: Assignment, token: str) -> ServerFacts:
+        """The server has been stopped in order and started again. Repeating the same `token` does it once."""
+        ...
+
+    async def ensure_stopped(self, host_id: str, instance_id: str, group_id: str, epoch: int) -> ServerFacts:
+        """No process runs; the files stay."""
+        ...
+
+    async def ensure_removed(self, host_id: str, instance_id: str, group_id: str, epoch: int) -> None:
+        """No process runs and no file is left. Removing what is not there is fine."""
+        ...
+
+
+# --- Store -------------------------------------------------------------------------------------------------------
+
+
+class Transaction(Protocol):
+    """One serialisable unit of work. What it wrote is there for all, or, if the block raised, for nobody."""
+
+    async def now(self) -> float:
+        """The store's clock, in seconds since 1970: the only clock for what is persisted."""
+        ...
+
+    async def group(self, group_id: str, *, lock: bool = False) -> Group | None:
+        """One group; with `lock` nobody else may change it until the block ends."""
+        ...
+
+    async def groups(self) -> list[Group]:
+        """All groups that have an instance which is not deleted."""
+        ...
+
+    async def instance(self, instance_id: str) -> Instance | None:
+        """One instance, deleted ones included."""
+        ...
+
+    async def instances(
+        self, *, project_id: str | None = None, group_id: str | None = None, host_id: str | None = None
+    ) -> list[Instance]:
+        """Instances that are not deleted, oldest first."""
+        ...
+
+    async def operation(self, operation_id: str) -> Operation | None: ...
+
+    async def open_operations(self, *, group_id: str | None = None) -> list[Operation]:
+        """Operations that are neither done nor failed, oldest first."""
+        ...
+
+    async def hosts(self) -> list[Host]: ...
+
+    async def events(
+        self, *, instance_id: str | None = None, group_id: str | None = None, limit: int = 100
+    ) -> list[Event]:
+        """The newest events, newest first."""
+        ...
+
+    async def save(self, *rows: Group | Instance | Operation | Host) -> None:
+        """Insert or replace each row by its id. Raises Refused (kind `conflict`) when two instances that are not
+        deleted would have the same address."""
+        ...
+
+    async def record(self, *events: Event) -> None: ...
+
+
+class Store(Protocol):
+    """The only truth. SQLite or PostgreSQL."""
+
+    def begin(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that reads and writes. Raises Unavailable when the database cannot be reached, OutcomeUnknown when
+        the connection broke while it committed."""
+        ...
+
+    def read(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that only reads one consistent state; never waits for a writer."""
+        ...
+
+    async def claim(self, group_id: str, holder: str, seconds: float) -> Group | None:
+        """Take the group's lease if it is free, over, or already the holder's. Returns the group with its raised
+        epoch, or None when somebody else holds it."""
+        ...
+
+    async def renew(self, group_id: str, holder: str, epoch: int, seconds: float) -> bool:
+        """Hold the lease for another while. False when it is lost."""
+        ...
+
+    async def release(self, group_id: str, holder: str, epoch: int) -> None:
+        """Give the lease back. Harmless when it is lost already."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+__all__ = [
+    "Agents",
+    "Body",
+    "Bus",
+    "Handler",
+    "HostReport",
+    "Message",
+    "Store",
+    "Transaction",
+]

@@ -1,0 +1,1 @@
+"""Redis itself: its configuration as text, its versions, and typed administration."""

@@ -1,0 +1,1 @@
+"""The truth: SQLAlchemy and Alembic over SQLite or PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Tools for tests that ship with Redkeep, for its own tests and for those of its users."""
