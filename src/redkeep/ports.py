@@ -70,8 +70,9 @@ class Bus(Protocol):
 
 
 class Agents(Protocol):
-    """Orders to the agents of all hosts. Every one may be repeated; all but `look` carry the lease's epoch, and an agent
-    that has seen a higher one raises StaleEpoch.
+    """Orders to the agents of all hosts. Every one may be repeated.
+
+    All but `look` carry the lease's epoch; an agent that has seen a higher one raises StaleEpoch.
 
     All raise Unavailable or OutcomeUnknown when the host cannot be reached in time.
     """
@@ -89,7 +90,13 @@ class Agents(Protocol):
         ...
 
     async def promote(
-        self, host_id: str, assignment: Assignment, *, replication_id: str = "", at_least: int = -1, patience: float = 0.0
+        self,
+        host_id: str,
+        assignment: Assignment,
+        *,
+        replication_id: str = "",
+        at_least: int = -1,
+        patience: float = 0.0,
     ) -> ServerFacts:
         """The server is primary and accepts writes; its clients and followers are told.
 
@@ -184,8 +191,11 @@ class Store(Protocol):
     """The only truth. SQLite or PostgreSQL."""
 
     def begin(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction that reads and writes. Raises Unavailable when the database cannot be reached, OutcomeUnknown when
-        the connection broke while it committed."""
+        """A transaction that reads and writes.
+
+        Raises Unavailable when the database cannot be reached, OutcomeUnknown when the connection broke while it
+        committed.
+        """
         ...
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:

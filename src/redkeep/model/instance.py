@@ -103,7 +103,7 @@ class RedisUser:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A primary and those who replicate from it: the unit of leases, epochs and failover. One instance is a group too."""
+    """A primary and those who replicate from it: the unit of leases, epochs and failover. One instance is one too."""
 
     id: str
     project_id: str
