@@ -52,7 +52,7 @@ class Vault:
         return self._fernet.encrypt(plain.encode()).decode()
 
     def unseal(self, token: str, *, max_age_seconds: int | None = None) -> str:
-        """Decrypt. Raises Refused (kind `unauthorized`) when the token was altered, is too old, or is of another key."""
+        """Decrypt. Raises Refused (kind `unauthorized`) when the token was altered, is too old, or of another key."""
         try:
             return self._fernet.decrypt(token.encode(), ttl=max_age_seconds).decode()
         except InvalidToken:
