@@ -10,9 +10,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from redkeep.model.facts import Assignment, HostReport, ServerFacts, ServerSpec
+from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Event, Group, Host, Instance
 from redkeep.model.operation import Operation
+from redkeep.model.orders import Order
 
 # --- Bus ---------------------------------------------------------------------------------------------------------
 
@@ -70,70 +71,20 @@ class Bus(Protocol):
 
 
 class Agents(Protocol):
-    """Orders to the agents of all hosts. Every one may be repeated.
+    """The agents of all hosts.
 
-    All but `look` carry the lease's epoch; an agent that has seen a higher one raises StaleEpoch.
-
-    All raise Unavailable or OutcomeUnknown when the host cannot be reached in time.
+    Both raise Unavailable or OutcomeUnknown when the host cannot be reached in time, and what the agent raised.
     """
 
     async def look(self, host_id: str, instance_ids: Sequence[str], *, timeout: float = 2.0) -> tuple[ServerFacts, ...]:
         """Fresh facts of the given servers, in that order."""
         ...
 
-    async def ensure_running(self, host_id: str, spec: ServerSpec, assignment: Assignment) -> ServerFacts:
-        """A server runs by this specification and in this role; started, adjusted or left alone as needed.
+    async def tell(self, host_id: str, order: Order, *, timeout: float = 10.0) -> ServerFacts:
+        """Have an order executed; return what the server looks like after it.
 
-        A primary that the agent has to start comes up refusing writes and accepts them after `promote`. Raises Refused
-        (kind `conflict`) when the port belongs to somebody else, (kind `missing`) when there is no such redis-server.
+        Raises StaleEpoch when the agent has accepted a higher epoch for the group.
         """
-        ...
-
-    async def promote(
-        self,
-        host_id: str,
-        assignment: Assignment,
-        *,
-        replication_id: str = "",
-        at_least: int = -1,
-        patience: float = 0.0,
-    ) -> ServerFacts:
-        """The server is primary and accepts writes; its clients and followers are told.
-
-        With `at_least` it waits up to `patience` seconds until it has applied that offset of that history, else
-        raises NotNow, having changed nothing.
-        """
-        ...
-
-    async def follow(self, host_id: str, assignment: Assignment) -> ServerFacts:
-        """The server is a replica of `assignment.primary`, and keeps being one across restarts."""
-        ...
-
-    async def hold_writes(self, host_id: str, assignment: Assignment, *, patience: float) -> ServerFacts:
-        """The primary refuses writes from now on; for the first `patience` seconds it makes writers wait instead.
-
-        The facts carry the final offset of its history.
-        """
-        ...
-
-    async def release_writes(self, host_id: str, assignment: Assignment) -> ServerFacts:
-        """Take back `hold_writes`: the primary accepts writes again."""
-        ...
-
-    async def configure(self, host_id: str, spec: ServerSpec, epoch: int) -> ServerFacts:
-        """Memory limits and users are as specified, without a restart."""
-        ...
-
-    async def restart(self, host_id: str, spec: ServerSpec, assignment: Assignment, token: str) -> ServerFacts:
-        """The server has been stopped in order and started again. Repeating the same `token` does it once."""
-        ...
-
-    async def ensure_stopped(self, host_id: str, instance_id: str, group_id: str, epoch: int) -> ServerFacts:
-        """No process runs; the files stay."""
-        ...
-
-    async def ensure_removed(self, host_id: str, instance_id: str, group_id: str, epoch: int) -> None:
-        """No process runs and no file is left. Removing what is not there is fine."""
         ...
 
 
@@ -223,7 +174,6 @@ __all__ = [
     "Body",
     "Bus",
     "Handler",
-    "HostReport",
     "Message",
     "Store",
     "Transaction",

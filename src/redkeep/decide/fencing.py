@@ -1,0 +1,32 @@
+"""When a primary may accept writes, and when another one may take its place.
+
+The invariant: at no moment may two servers of a group accept writes. It rests on two rules over the same count.
+
+* A primary whose agent cannot renew its word with a manager goes on only while it and the replicas that acknowledge to
+  it are a majority of the group (`may_write`).
+* Without proof that the old primary is gone, a successor may be promoted only when the old one and all replicas that
+  may still follow it are *not* a majority (`may_replace`), and its word has run out.
+
+Both cannot hold of one group at one time, since a replica that was told to follow the successor does not acknowledge to
+the old primary any more. A group of one is its own majority: nobody can replace it, so nothing stops it.
+"""
+
+from __future__ import annotations
+
+
+def majority(group_size: int) -> int:
+    """How many of a group, the primary counted, are more than the rest."""
+    return group_size // 2 + 1
+
+
+def may_write(*, now: float, word_until: float, group_size: int, acknowledging: int) -> bool:
+    """Whether a primary may accept writes at `now` (the agent's monotonic clock).
+
+    `word_until`: when the last confirmation by a manager ends. `acknowledging`: replicas that follow and acknowledge.
+    """
+    return now < word_until or 1 + acknowledging >= majority(group_size)
+
+
+def may_replace(*, group_size: int, may_still_follow: int) -> bool:
+    """Whether an unreachable primary and the replicas that may still follow it cannot be a majority."""
+    return 1 + may_still_follow < majority(group_size)

@@ -1,0 +1,160 @@
+"""What to do about a group, given what was seen of its servers: the whole of automatic failover, as one pure function.
+
+It refuses to act on silence alone: a host that does not answer is replaced only when its replicas have lost it as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from redkeep.decide.fencing import may_replace
+from redkeep.decide.promotion import NobodyFit, most_current
+from redkeep.model.facts import Process, ServerFacts
+from redkeep.model.instance import Group, Instance, Status
+from redkeep.model.topology import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How patient automatic failover is. Seconds."""
+
+    silence: float = 2.0
+    """A host that has said nothing for so long is silent."""
+    cool_down: float = 5.0
+    """After a failover a group is left alone for so long, unless its process is known to be dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """What is known of one group at one moment."""
+
+    group: Group
+    instances: tuple[Instance, ...]
+    """Those that are not deleted."""
+    facts: Mapping[str, ServerFacts] = field(default_factory=dict)
+    """The last look at each server, by instance."""
+    heard: Mapping[str, float] = field(default_factory=dict)
+    """When each host was last heard of, on the clock of `now`."""
+    history: str = ""
+    """Replication id that the primary had when it was last seen."""
+    last_failover: float = float("-inf")
+    watching_since: float = float("-inf")
+    """When this view began: silence is counted from then at the earliest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Healthy:
+    """Nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailOver:
+    """The primary is gone; this one takes its place. `proven`: the kernel of its host says that it is dead."""
+
+    successor_id: str
+    reason: str
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPrimary:
+    """The primary is dead and nobody can take its place: start it again where it was, with the data it has."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Realign:
+    """These servers are not what the store says they are: bring them back into their role."""
+
+    instance_ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """Something is wrong that time or a person has to mend; acting now could make it worse."""
+
+    reason: str
+
+
+Verdict = Healthy | FailOver | RestartPrimary | Realign | Degraded
+
+
+def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
+    """What to do about the group at `now` (monotonic seconds of the manager)."""
+    primary = next((one for one in view.instances if one.id == view.group.rightful_primary_id), None)
+    if primary is None or primary.status in (Status.BUILD, Status.SHUTDOWN) or primary.host_id is None:
+        return Healthy()  # an operation is about to make, or unmake, it
+    facts = view.facts.get(primary.id)
+    if facts is not None and facts.process in (Process.EXITED, Process.ABSENT, Process.HUNG):
+        return _replace_dead(view, primary, facts)
+    if _silence(view, primary.host_id, now) > limits.silence:
+        return _replace_silent(view, primary, now, limits)
+    return _realign(view, primary, now, limits)
+
+
+def standing_by(view: GroupView, primary: Instance) -> tuple[ServerFacts, ...]:
+    """What was seen of the replicas that are part of the group (those still being built are not)."""
+    members = (
+        one for one in view.instances if one.id != primary.id and one.status not in (Status.BUILD, Status.SHUTDOWN)
+    )
+    return tuple(view.facts[one.id] for one in members if one.id in view.facts)
+
+
+def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Verdict:
+    chosen = most_current(standing_by(view, primary), history=view.history)
+    if isinstance(chosen, NobodyFit):
+        return RestartPrimary(f"{primary.name} is {facts.process} and nobody can take its place: {chosen.reason}")
+    return FailOver(
+        chosen.instance_id, f"{primary.name} is {facts.process} ({facts.detail}); {chosen.reason}", proven=True
+    )
+
+
+def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
+    silent = f"the host of {primary.name} has said nothing for {_silence(view, primary.host_id, now):.1f} s"
+    members = [one for one in view.instances if one.status not in (Status.BUILD, Status.SHUTDOWN)]
+    witnesses = [facts for facts in standing_by(view, primary) if _lost_primary(view, facts, now, limits)]
+    if not may_replace(group_size=len(members), may_still_follow=len(members) - 1 - len(witnesses)):
+        return Degraded(f"{silent}, but its replicas may still follow it")
+    if now - view.last_failover < limits.cool_down:
+        return Degraded(f"{silent}, and the group has failed over a moment ago")
+    chosen = most_current(witnesses, history=view.history)
+    if isinstance(chosen, NobodyFit):
+        return Degraded(f"{silent}, and nobody can take its place: {chosen.reason}")
+    return FailOver(chosen.instance_id, f"{silent} and its replicas have lost it; {chosen.reason}", proven=False)
+
+
+def _lost_primary(view: GroupView, facts: ServerFacts, now: float, limits: Limits) -> bool:
+    """A replica that was heard of lately and has no link to its primary."""
+    instance = next(one for one in view.instances if one.id == facts.instance_id)
+    if not facts.alive or _silence(view, instance.host_id, now) > limits.silence:
+        return False
+    return facts.upstream is None or not facts.upstream.link_up
+
+
+def _realign(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
+    if not all(one.status.settled for one in view.instances):
+        return Healthy()  # an operation is at work on the group, and will leave it in order
+    astray = tuple(
+        one.id
+        for one in view.instances
+        if one.id in view.facts
+        and _silence(view, one.host_id, now) <= limits.silence
+        and _is_astray(one, view.facts[one.id], primary)
+    )
+    return Realign(astray, "not in the role that the store gives them") if astray else Healthy()
+
+
+def _is_astray(instance: Instance, facts: ServerFacts, primary: Instance) -> bool:
+    if facts.process is Process.LOADING:
+        return False
+    if instance.id == primary.id:
+        return facts.role is not Role.PRIMARY or facts.fenced
+    follows = facts.upstream.primary if facts.upstream else None
+    return not facts.alive or facts.role is not Role.REPLICA or follows != primary.address
+
+
+def _silence(view: GroupView, host_id: str | None, now: float) -> float:
+    return now - max(view.heard.get(host_id or "", float("-inf")), view.watching_since)

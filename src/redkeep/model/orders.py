@@ -1,0 +1,104 @@
+"""Orders to an agent: values that travel over the bus. Each may be repeated without harm.
+
+All carry the epoch of the lease under which they were given; an agent that has accepted a higher one for the group
+refuses them. What an order promises stands in its docstring; how it is kept, in `agent/server.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from redkeep.model.facts import Assignment, ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureRunning:
+    """A server runs by this specification and in this role: started, adjusted or left alone as needed.
+
+    A server that has to be started as a primary comes up refusing writes; it accepts them after `Promote`. Refused
+    with `conflict` when the port belongs to somebody else, with `missing` when there is no such redis-server.
+    """
+
+    spec: ServerSpec
+    assignment: Assignment
+    restart_token: str = ""
+    """When given, and not the one of the last start: stop in order and start again."""
+    kind: Literal["ensure_running"] = "ensure_running"
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """The server is primary and accepts writes; its clients are told.
+
+    With `at_least` it waits up to `patience` seconds until it has applied that offset of history `replication_id`;
+    else NotNow, and nothing has changed.
+    """
+
+    assignment: Assignment
+    replication_id: str = ""
+    at_least: int = -1
+    patience: float = 0.0
+    kind: Literal["promote"] = "promote"
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """The server is a replica of `assignment.primary` and stays one across restarts; its clients are told."""
+
+    assignment: Assignment
+    kind: Literal["follow"] = "follow"
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """The agent and the clients know this topology. The role is as it was, or the order is refused."""
+
+    assignment: Assignment
+    kind: Literal["brief"] = "brief"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldWrites:
+    """The primary accepts no more writes: for `patience` seconds writers wait, after that they are refused.
+
+    The answer carries the final offset of its history. Nothing but `ReleaseWrites`, `Promote` or `Follow` ends it.
+    """
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    patience: float = 2.0
+    kind: Literal["hold_writes"] = "hold_writes"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseWrites:
+    """The primary that was held accepts writes again."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    kind: Literal["release_writes"] = "release_writes"
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Memory limits and users are as specified, now and after a restart."""
+
+    spec: ServerSpec
+    epoch: int
+    kind: Literal["configure"] = "configure"
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureRemoved:
+    """No process runs and no file is left."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    kind: Literal["ensure_removed"] = "ensure_removed"
+
+
+Order = EnsureRunning | Promote | Follow | Brief | HoldWrites | ReleaseWrites | Configure | EnsureRemoved
