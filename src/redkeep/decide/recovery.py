@@ -88,7 +88,7 @@ def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
     if primary is None or primary.status in (Status.BUILD, Status.SHUTDOWN) or primary.host_id is None:
         return Healthy()  # an operation is about to make, or unmake, it
     facts = view.facts.get(primary.id)
-    if facts is not None and facts.process in (Process.EXITED, Process.ABSENT, Process.HUNG):
+    if facts is not None and facts.process in (Process.EXITED, Process.ABSENT):
         return _replace_dead(view, primary, facts)
     if _silence(view, primary.host_id, now) > limits.silence:
         return _replace_silent(view, primary, now, limits)
@@ -103,6 +103,10 @@ def standing_by(view: GroupView, primary: Instance) -> tuple[ServerFacts, ...]:
     return tuple(view.facts[one.id] for one in members if one.id in view.facts)
 
 
+def _members(view: GroupView) -> list[Instance]:
+    return [one for one in view.instances if one.status not in (Status.BUILD, Status.SHUTDOWN)]
+
+
 def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Verdict:
     chosen = most_current(standing_by(view, primary), history=view.history)
     if isinstance(chosen, NobodyFit):
@@ -114,7 +118,7 @@ def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Ver
 
 def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
     silent = f"the host of {primary.name} has said nothing for {_silence(view, primary.host_id, now):.1f} s"
-    members = [one for one in view.instances if one.status not in (Status.BUILD, Status.SHUTDOWN)]
+    members = _members(view)
     witnesses = [facts for facts in standing_by(view, primary) if _lost_primary(view, facts, now, limits)]
     if not may_replace(group_size=len(members), may_still_follow=len(members) - 1 - len(witnesses)):
         return Degraded(f"{silent}, but its replicas may still follow it")
@@ -148,8 +152,8 @@ def _realign(view: GroupView, primary: Instance, now: float, limits: Limits) -> 
 
 
 def _is_astray(instance: Instance, facts: ServerFacts, primary: Instance) -> bool:
-    if facts.process is Process.LOADING:
-        return False
+    if facts.process in (Process.LOADING, Process.HUNG):
+        return False  # the one is on its way; the other is killed by its agent when it stays so
     if instance.id == primary.id:
         return facts.role is not Role.PRIMARY or facts.fenced
     follows = facts.upstream.primary if facts.upstream else None

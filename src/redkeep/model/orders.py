@@ -102,3 +102,23 @@ class EnsureRemoved:
 
 
 Order = EnsureRunning | Promote | Follow | Brief | HoldWrites | ReleaseWrites | Configure | EnsureRemoved
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom an order concerns, and under which lease it was given."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+
+
+def target(order: Order) -> Target:
+    """Whom an order concerns."""
+    match order:
+        case EnsureRunning(assignment=to) | Promote(assignment=to) | Follow(assignment=to) | Brief(assignment=to):
+            return Target(to.instance_id, to.group_id, to.epoch)
+        case Configure(spec=spec, epoch=epoch):
+            return Target(spec.instance_id, spec.group_id, epoch)
+        case HoldWrites() | ReleaseWrites() | EnsureRemoved():
+            return Target(order.instance_id, order.group_id, order.epoch)

@@ -1,0 +1,518 @@
+"""One redis-server and all that is done to it. Orders to one server run one after the other; looks do not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from redkeep.agent import record as records
+from redkeep.agent.process import Birth, Gone, Watch, birth_of, is_stopped, limit_address_space, spawn, works_in
+from redkeep.agent.record import Record
+from redkeep.agent.settings import AgentSettings
+from redkeep.decide.fencing import may_write
+from redkeep.decide.liveness import Comeback, Pulse, comeback, pulse, restart_pause
+from redkeep.errors import NotNow, RedkeepError, Refused, Unavailable
+from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
+from redkeep.model.topology import Role
+from redkeep.redis import admin as words
+from redkeep.redis import conf, info
+from redkeep.redis.admin import Admin
+from redkeep.vault import Vault, digest
+
+log = logging.getLogger(__name__)
+
+START_LIMIT = 15.0
+"""Seconds within which a new process must answer, be it that it is loading."""
+STOP_LIMIT = 60.0
+"""Seconds that an orderly stop may take before the process is killed: it saves its data set."""
+FRESH_ACK = 2.0
+"""A replica whose last acknowledgement is this many seconds old, as Redis counts, still acknowledges."""
+
+OnExit = Callable[["Server"], None]
+
+
+class Server:
+    """A server of this host: its record, its process, its connection, its fence."""
+
+    def __init__(self, settings: AgentSettings, vault: Vault, record: Record, on_exit: OnExit) -> None:
+        self.record = record
+        self.lock = asyncio.Lock()
+        self.facts = ServerFacts(record.spec.instance_id, Process.ABSENT)
+        self.directory = settings.directory / record.spec.instance_id
+        self.word_until = 0.0
+        """Loop time at which the last confirmation of its right to write ends."""
+        self.fenced = False
+        """Refuses writes because its agent lost touch with the managers."""
+        self.exits_in_a_row = 0
+        self._settings = settings
+        self._vault = vault
+        self._on_exit = on_exit
+        self._watch: Watch | None = None
+        self._admin: Admin | None = None
+        self._expected_to_exit = False
+        self._answered = time.monotonic()
+        self._started = 0.0
+        self._detail = ""
+
+    # --- identity -------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self.record.spec.instance_id
+
+    @property
+    def running(self) -> bool:
+        return self._watch is not None
+
+    @property
+    def is_primary_by_order(self) -> bool:
+        return self.record.assignment.role is Role.PRIMARY
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    async def look(self, *, briefly: bool = False) -> ServerFacts:
+        """Ask the server; never raises. `briefly` asks only about replication: half the time, for hot paths."""
+        if not self.running:
+            gone = Process.LOADING if self._expected_to_exit else Process.EXITED
+            self.facts = replace(self.facts, process=gone, pid=None, detail=self._detail, epoch=self.record.epoch)
+            return self.facts
+        try:
+            said = await self._connected.info(*(("replication",) if briefly else ()))
+        except NotNow:
+            self.facts = self._facts_without_answer(Process.LOADING, "loading its data")
+        except RedkeepError as error:
+            process = Process.HUNG if self.silent_for > self._settings.patience.stopped else self.facts.process
+            self.facts = self._facts_without_answer(process, str(error))
+        else:
+            self._answered = time.monotonic()
+            self.facts = self._facts_from(said)
+        return self.facts
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since it last answered anything."""
+        return time.monotonic() - self._answered
+
+    def _facts_without_answer(self, process: Process, detail: str) -> ServerFacts:
+        return replace(self.facts, process=process, epoch=self.record.epoch, detail=detail, pid=self._pid)
+
+    def _facts_from(self, said: Mapping[str, Any]) -> ServerFacts:
+        upstream = info.upstream(said)
+        self._remember_sync(bool(upstream and upstream.link_up))
+        brief = "run_id" not in said
+        if not brief and self.is_primary_by_order and info.keys(said) and not self.record.had_keys:
+            self._remember(replace(self.record, had_keys=True))
+        return replace(
+            self.facts,
+            process=Process.RUNNING,
+            pid=self._pid,
+            role=info.role(said),
+            fenced=self.fenced or self.record.held,
+            epoch=self.record.epoch,
+            replication_id=str(said["master_replid"]),
+            offset=info.offset(said),
+            synced_once=self.record.synced_once,
+            upstream=upstream,
+            followers=info.followers(said),
+            detail="",
+            **({} if brief else _figures(said)),
+        )
+
+    def _remember_sync(self, link_up: bool) -> None:
+        if link_up and not self.record.synced_once:
+            self._remember(replace(self.record, synced_once=True))
+
+    @property
+    def _pid(self) -> int | None:
+        return self._watch.pid if self._watch else None
+
+    @property
+    def _connected(self) -> Admin:
+        if self._admin is None:
+            self._admin = Admin(self.record.spec.address, self._vault.unseal(self.record.spec.secrets.admin))
+        return self._admin
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    async def ensure_running(self, spec: ServerSpec, assignment: Assignment, restart_token: str) -> None:
+        """See `EnsureRunning`."""
+        restart = bool(restart_token) and restart_token != self.record.restart_token
+        if restart and self.running:
+            await self._stop()
+        self._remember(replace(self.record, spec=spec, assignment=assignment, restart_token=restart_token))
+        if not self.running:
+            await self._start()
+        elif assignment.role is Role.REPLICA:
+            await self._apply_role()
+            await self._apply_spec()
+
+    async def promote(self, assignment: Assignment, replication_id: str, at_least: int, patience: float) -> None:
+        """See `Promote`."""
+        self._require_process()
+        if at_least >= 0:
+            await self._wait_for(replication_id, at_least, patience)
+        self._refuse_if_emptied(assignment)
+        self._remember(replace(self.record, assignment=assignment, held=False, synced_once=False))
+        self.word_until = time.monotonic() + self._settings.word_seconds
+        role = () if self.facts.role is Role.PRIMARY else (words.become_primary(),)
+        await self._connected.run(*role, *words.OPEN_WRITES, words.tell_clients(_news(assignment)))
+        self.fenced = False
+
+    async def follow(self, assignment: Assignment) -> None:
+        """See `Follow`."""
+        self._remember(replace(self.record, assignment=assignment, held=False))
+        if self.running:
+            await self._apply_role()
+        else:
+            await self._start()
+
+    async def brief(self, assignment: Assignment) -> None:
+        """See `Brief`."""
+        if assignment.role is not self.record.assignment.role:
+            raise Refused(f"{self.id} is not {assignment.role}: a briefing does not change roles", kind="conflict")
+        self._remember(replace(self.record, assignment=assignment))
+        if self.running:
+            await self._connected.run(words.tell_clients(_news(assignment)))
+
+    async def hold_writes(self, patience: float) -> None:
+        """See `HoldWrites`. The caller reads the final offset afterwards."""
+        self._require_process()
+        self._remember(replace(self.record, held=True))
+        await self._connected.run(*words.hold_writes(self.record.spec.version, patience))
+
+    async def release_writes(self) -> None:
+        """See `ReleaseWrites`."""
+        self._require_process()
+        self._remember(replace(self.record, held=False))
+        await self._connected.run(*words.OPEN_WRITES)
+        self.fenced = False
+
+    async def configure(self, spec: ServerSpec) -> None:
+        """See `Configure`."""
+        self._remember(replace(self.record, spec=spec))
+        if self.running:
+            await self._apply_spec()
+
+    async def remove(self) -> None:
+        """End the process without saving; delete the files."""
+        self._expected_to_exit = True
+        if self._watch:
+            self._watch.signal(signal.SIGKILL)
+            await self._ended(STOP_LIMIT)
+        await self.close()
+        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+
+    def accept_epoch(self, epoch: int) -> None:
+        """Remember it before acting on it."""
+        self._remember(replace(self.record, epoch=max(epoch, self.record.epoch)))
+
+    # --- process --------------------------------------------------------------------------------------------------
+
+    def adopt(self) -> bool:
+        """Take over the process of the record if it still is the same one; False when it is gone."""
+        birth = self.record.birth
+        if birth is None:
+            return False
+        try:
+            watch = Watch(birth.pid, self._exited)
+            if birth_of(birth.pid) == birth and works_in(birth.pid, self.directory):
+                self._watch = watch
+                self._answered = time.monotonic()
+                return True
+            watch.close()
+        except Gone:
+            pass
+        return False
+
+    async def verify_identity(self) -> None:
+        """After adoption: the server on our port must be the one we started. Raises Refused when it is another."""
+        said = await self._connected.info("server")
+        if self.record.run_id and str(said["run_id"]) != self.record.run_id:
+            raise Refused(f"another server answers on {self.record.spec.address}", kind="conflict")
+
+    async def come_back(self) -> None:
+        """Start again after an exit, if that is the agent's to decide."""
+        assignment = self.record.assignment
+        if self.running or self._expected_to_exit:
+            return
+        if comeback(assignment.role, assignment.group_size) is Comeback.AWAIT_WORD:
+            return
+        await self._start()
+        if assignment.role is Role.PRIMARY:
+            await self.until_loaded()
+            await self.promote(replace(assignment, epoch=self.record.epoch), "", -1, 0)
+
+    async def until_loaded(self) -> None:
+        """Wait for as long as it loads. Raises Unavailable when it ends while doing so."""
+        while (await self.look(briefly=True)).process is Process.LOADING and self.running:  # noqa: ASYNC110 (has to be asked)
+            await asyncio.sleep(0.05)
+        if not self.running:
+            raise Unavailable(f"{self.id} ended while it loaded its data: {self._detail}")
+
+    @property
+    def next_start(self) -> float:
+        """Monotonic time before which it should not be started again by the agent alone."""
+        return self._started + restart_pause(self.exits_in_a_row)
+
+    async def watch_pulse(self) -> None:
+        """Ping; kill a hung server that has replicas, so that it cannot wake up and accept writes unnoticed."""
+        if self._watch is None:
+            return
+        stopped = is_stopped(self._watch.pid)
+        if not stopped:
+            with contextlib.suppress(RedkeepError):
+                await self._ping()
+        verdict = pulse(
+            silent_for=self.silent_for,
+            stopped=stopped,
+            group_size=self.record.assignment.group_size,
+            patience=self._settings.patience,
+        )
+        if verdict is not Pulse.FINE:
+            self.facts = self._facts_without_answer(Process.HUNG, f"no answer for {self.silent_for:.1f} s")
+        if verdict is Pulse.KILL and self._watch is not None:
+            log.warning("killing %s: %s", self.id, self.facts.detail)
+            self._watch.signal(signal.SIGKILL)
+
+    async def _ping(self) -> None:
+        with contextlib.suppress(NotNow):
+            await self._connected.ping()
+        self._answered = time.monotonic()
+
+    async def keep_word(self) -> None:
+        """Fence a primary whose word has run out and whose replicas do not carry it; open one that is confirmed."""
+        if not self.running or not self.is_primary_by_order or self.record.held:
+            return
+        now = time.monotonic()
+        if now < self.word_until:
+            if self.fenced:
+                await self._connected.run(*words.OPEN_WRITES)
+                self.fenced = False
+                log.warning("%s accepts writes again: its right is confirmed", self.id)
+            return
+        if not self.fenced and not self._carried(now, await self.look(briefly=True)):
+            await self._connected.run(*words.fence(self.record.spec.version))
+            self.fenced = True
+            log.warning("%s refuses writes: no manager confirms it and its replicas do not follow", self.id)
+
+    def _carried(self, now: float, facts: ServerFacts) -> bool:
+        acknowledging = sum(one.online and one.lag_seconds <= FRESH_ACK for one in facts.followers)
+        size = self.record.assignment.group_size
+        return may_write(now=now, word_until=self.word_until, group_size=size, acknowledging=acknowledging)
+
+    def confirm(self, until: float) -> None:
+        """A manager has confirmed that it is primary; `until` is on the monotonic clock."""
+        self.word_until = max(self.word_until, until)
+
+    def deny(self) -> None:
+        """A manager says that somebody else is primary."""
+        self.word_until = 0.0
+
+    async def rotate_log(self) -> None:
+        """Keep one old log. redis-server opens its log anew for every line, so renaming is enough."""
+        path = self.directory / "redis.log"
+        if path.exists() and path.stat().st_size > self._settings.log_bytes:
+            path.replace(path.with_suffix(".log.1"))
+
+    async def close(self) -> None:
+        """Let go of the process and the connection; the server goes on."""
+        if self._watch:
+            self._watch.close()
+            self._watch = None
+        await self._disconnect()
+
+    # --- how ------------------------------------------------------------------------------------------------------
+
+    def _remember(self, record: Record) -> None:
+        if record != self.record:
+            self.record = record
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            records.save(self.directory, record)
+
+    def _require_process(self) -> None:
+        if not self.running:
+            raise Unavailable(f"{self.id} is not running: {self._detail or 'it was never started'}")
+
+    def _refuse_if_emptied(self, assignment: Assignment) -> None:
+        """A primary with replicas that has lost its data would wipe theirs as soon as they follow it."""
+        if self.facts.keys == 0 and self.record.had_keys and assignment.group_size > 1 and self._fresh_start:
+            raise Refused(f"{self.id} came back empty: promote a replica, or delete the replicas", kind="conflict")
+
+    @property
+    def _fresh_start(self) -> bool:
+        """It has been nothing but a follower of nobody since it was started."""
+        upstream = self.facts.upstream
+        return upstream is not None and upstream.primary == conf.NOBODY
+
+    async def _wait_for(self, replication_id: str, at_least: int, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            facts = await self.look(briefly=True)
+            if facts.role is Role.PRIMARY and self.is_primary_by_order:
+                return
+            if facts.replication_id == replication_id and facts.offset >= at_least:
+                return
+            if time.monotonic() >= deadline:
+                lacking = at_least - facts.offset
+                raise NotNow(f"{self.id} lacks {lacking} bytes of the primary's history after {patience:g} s")
+            await asyncio.sleep(0.0005)
+
+    async def _apply_role(self) -> None:
+        """Make a running server the replica that its record says."""
+        assignment = self.record.assignment
+        if assignment.primary is None:
+            raise Refused(f"{self.id} was told to follow nobody")
+        facts = await self.look(briefly=True)
+        follows = facts.upstream.primary if facts.upstream else None
+        if follows != assignment.primary:
+            self._write_conf()
+            await self._connected.run(words.become_replica(assignment.primary))
+        await self._connected.run(*words.OPEN_WRITES, words.tell_clients(_news(assignment)))
+        self.fenced = False
+
+    async def _apply_spec(self) -> None:
+        spec = self.record.spec
+        if self._watch:
+            limit_address_space(self._watch.pid, spec.process_limit_bytes)
+        wanted = conf.users(spec.users, self._masters())
+        present = {str(name) for name in (await self._connected.run(("ACL", "USERS")))[0]}
+        await self._connected.run(
+            ("CONFIG", "SET", "maxmemory", spec.maxmemory_bytes),
+            *(("ACL", "SETUSER", name, *rules.split()) for name, rules in wanted.items() if name != conf.ADMIN),
+            *(("ACL", "DELUSER", name) for name in sorted(present - set(wanted))),
+        )
+        self._write_conf()
+
+    async def _start(self) -> None:
+        spec = self.record.spec
+        program = self._settings.programs.get(spec.version)
+        if program is None:
+            raise Refused(f"host {self._settings.host_id} has no redis-server {spec.version}", kind="missing")
+        _require_free_port(spec)
+        self._write_conf()
+        self._expected_to_exit = False
+        password = self._vault.unseal(spec.secrets.replication)
+        pid = spawn(program, self.directory / "redis.conf", conf.secret_directives(password), spec.process_limit_bytes)
+        self._started = self._answered = time.monotonic()
+        self._detail = ""
+        self.fenced = False
+        try:
+            self._watch = Watch(pid, self._exited)
+            birth: Birth | None = birth_of(pid)
+        except Gone:
+            birth = None
+        self._remember(replace(self.record, birth=birth, run_id="", synced_once=False, held=False))
+        self.facts = ServerFacts(self.id, Process.LOADING)
+        await self._until_answering()
+
+    async def _until_answering(self) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while self.running:
+            facts = await self.look()
+            if facts.process is Process.LOADING and facts.detail:
+                return
+            if facts.process is Process.RUNNING:
+                said = await self._connected.info("server")
+                self._remember(replace(self.record, run_id=str(said["run_id"])))
+                return
+            if time.monotonic() > deadline:
+                raise NotNow(
+                    f"{self.id} does not answer {START_LIMIT:g} s after its start; see {self.directory}/redis.log"
+                )
+            await asyncio.sleep(0.01)
+        raise Unavailable(f"{self.id} ended at its start ({self._detail}): {self._last_words()}")
+
+    async def _stop(self) -> None:
+        self._expected_to_exit = True
+        with contextlib.suppress(RedkeepError):
+            await self._connected.run(("SHUTDOWN",))
+        if not await self._ended(STOP_LIMIT) and self._watch:
+            self._watch.signal(signal.SIGKILL)
+            await self._ended(STOP_LIMIT)
+        await self._disconnect()
+
+    async def _ended(self, limit: float) -> bool:
+        if self._watch is None:
+            return True
+        try:
+            async with asyncio.timeout(limit):
+                await self._watch.exited.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _exited(self, how: str) -> None:
+        self._watch = None
+        lasted = time.monotonic() - self._started
+        self.exits_in_a_row = self.exits_in_a_row + 1 if lasted < 30 else 1
+        self._detail = how
+        gone = Process.LOADING if self._expected_to_exit else Process.EXITED
+        self.facts = replace(self.facts, process=gone, pid=None, detail=how)
+        self._on_exit(self)
+
+    async def _disconnect(self) -> None:
+        if self._admin is not None:
+            admin, self._admin = self._admin, None
+            with contextlib.suppress(OSError):
+                await admin.close()
+
+    def _masters(self) -> conf.Masters:
+        secrets = self.record.spec.secrets
+        return conf.Masters(digest(self._vault.unseal(secrets.admin)), digest(self._vault.unseal(secrets.replication)))
+
+    def _write_conf(self) -> None:
+        follow = self.record.assignment.primary or conf.NOBODY
+        text = conf.render(
+            self.record.spec, self.directory, follow, tuning=self._settings.tuning, masters=self._masters()
+        )
+        records.write(self.directory / "redis.conf", text.encode())
+
+    def _last_words(self) -> str:
+        try:
+            return self.directory.joinpath("redis.log").read_text(errors="replace")[-300:].strip() or "it left no log"
+        except OSError:
+            return "it left no log"
+
+
+def _figures(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "run_id": str(said["run_id"]),
+        "keys": info.keys(said),
+        "memory_used": int(said["used_memory"]),
+        "memory_max": int(said["maxmemory"]),
+        "redis_version": str(said["redis_version"]),
+    }
+
+
+def _news(assignment: Assignment) -> str:
+    return json.dumps(assignment.topology.to_news())
+
+
+def _require_free_port(spec: ServerSpec) -> None:
+    """Raises Refused (`conflict`) when somebody else listens there: redis-server would exit, or worse, they answer."""
+    family = socket.AF_INET6 if ":" in spec.address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((spec.address.host, spec.address.port))
+        except OSError as error:
+            raise Refused(f"{spec.address} cannot be listened on: {error.strerror}", kind="conflict") from None
+
+
+def directory_bytes(path: Path) -> int:
+    """What the files of a directory take on disk; those that vanish meanwhile count nothing."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_blocks * 512
+    return total

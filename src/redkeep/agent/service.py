@@ -1,0 +1,250 @@
+"""The agent: serves orders, adopts what runs, reports what it sees, and keeps its primaries to their word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import psutil
+from pydantic import ValidationError
+
+from redkeep.agent import record as records
+from redkeep.agent.record import Record
+from redkeep.agent.server import Server, directory_bytes
+from redkeep.agent.settings import AgentSettings
+from redkeep.errors import RedkeepError, Refused, StaleEpoch, Unavailable
+from redkeep.model.facts import HostReport, Process, ServerFacts
+from redkeep.model.orders import (
+    Brief,
+    Configure,
+    EnsureRemoved,
+    EnsureRunning,
+    Follow,
+    HoldWrites,
+    Order,
+    Promote,
+    ReleaseWrites,
+    target,
+)
+from redkeep.orders import (
+    MANAGERS,
+    REPORTS,
+    Exit,
+    agent_name,
+    decode_confirmation,
+    decode_order,
+    encode_exit,
+    encode_facts,
+    encode_report,
+    encode_wish,
+)
+from redkeep.ports import Body, Bus
+from redkeep.vault import Vault, new_password
+
+log = logging.getLogger(__name__)
+
+DISK_INTERVAL = 10.0
+"""Seconds between two countings of what each server's files take."""
+
+
+class Agent:
+    """One per host. `run` goes on until it is cancelled; the servers outlive it."""
+
+    def __init__(self, settings: AgentSettings, bus: Bus, vault: Vault) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._vault = vault
+        self._servers: dict[str, Server] = {}
+        self._report_now = asyncio.Event()
+        self._sequence = 0
+        self._incarnation = new_password()[:8]
+        self._disk_used: dict[str, int] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Adopt, then serve until cancelled."""
+        self._settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._adopt_all()
+            group.create_task(self._bus.serve(agent_name(self._settings.host_id), self._serve))
+            group.create_task(self._every(self._settings.heartbeat_interval, self._report))
+            group.create_task(self._every(self._settings.heartbeat_interval, self._renew_word))
+            group.create_task(self._every(self._settings.watch_interval, self._watch_all))
+            group.create_task(self._every(DISK_INTERVAL, self._count_disk))
+
+    async def close(self) -> None:
+        """Let go of all servers; they go on."""
+        for server in self._servers.values():
+            await server.close()
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    async def _serve(self, body: Body) -> Body:
+        try:
+            asked = decode_order(body)
+        except (ValidationError, KeyError) as error:
+            raise Refused(f"not an order: {error}") from error
+        if isinstance(asked, list):
+            return encode_facts(*await asyncio.gather(*(self._look(name) for name in asked)))
+        return encode_facts(await self._execute(asked))
+
+    async def _look(self, instance_id: str) -> ServerFacts:
+        server = self._servers.get(instance_id)
+        return await server.look() if server else ServerFacts(instance_id, Process.ABSENT)
+
+    async def _execute(self, order: Order) -> ServerFacts:
+        if isinstance(order, EnsureRemoved):
+            return await self._remove(order)
+        server = self._server_for(order)
+        async with server.lock:
+            self._accept_epoch(server, target(order).epoch)
+            await self._apply(server, order)
+            return await server.look(briefly=isinstance(order, HoldWrites | Promote | Follow))
+
+    async def _apply(self, server: Server, order: Order) -> None:
+        match order:
+            case EnsureRunning():
+                await server.ensure_running(order.spec, order.assignment, order.restart_token)
+            case Promote():
+                await server.promote(order.assignment, order.replication_id, order.at_least, order.patience)
+            case Follow():
+                await server.follow(order.assignment)
+            case Brief():
+                await server.brief(order.assignment)
+            case HoldWrites():
+                await server.hold_writes(order.patience)
+            case ReleaseWrites():
+                await server.release_writes()
+            case Configure():
+                await server.configure(order.spec)
+
+    async def _remove(self, order: EnsureRemoved) -> ServerFacts:
+        server = self._servers.get(order.instance_id)
+        if server is not None:
+            async with server.lock:
+                self._accept_epoch(server, order.epoch)
+                await server.remove()
+            self._servers.pop(order.instance_id, None)
+        return ServerFacts(order.instance_id, Process.ABSENT)
+
+    def _server_for(self, order: Order) -> Server:
+        name = target(order).instance_id
+        if name not in self._servers:
+            if not isinstance(order, EnsureRunning):
+                raise Unavailable(f"host {self._settings.host_id} has no server {name}")
+            record = Record(spec=order.spec, assignment=order.assignment, epoch=order.assignment.epoch)
+            self._servers[name] = self._server(record)
+        return self._servers[name]
+
+    def _server(self, record: Record) -> Server:
+        return Server(self._settings, self._vault, record, self._on_exit)
+
+    def _accept_epoch(self, server: Server, epoch: int) -> None:
+        """One epoch for all servers of the group on this host: refuse what is older than any of them has seen."""
+        group_id = server.record.spec.group_id
+        seen = max(one.record.epoch for one in self._servers.values() if one.record.spec.group_id == group_id)
+        if epoch < seen:
+            raise StaleEpoch(f"epoch {epoch} is over for group {group_id}: {seen} has been accepted", seen=seen)
+        server.accept_epoch(epoch)
+
+    # --- what goes on by itself -----------------------------------------------------------------------------------
+
+    async def _adopt_all(self) -> None:
+        for directory in sorted(self._settings.directory.iterdir()):
+            record = records.load(directory)
+            if record is None:
+                continue
+            server = self._servers[record.spec.instance_id] = self._server(record)
+            if server.adopt():
+                await self._verify(server)
+        log.info("adopted %d of %d servers", sum(one.running for one in self._servers.values()), len(self._servers))
+
+    async def _verify(self, server: Server) -> None:
+        """Grant an adopted primary one word's time to be confirmed: it was serving, and the agent was away."""
+        try:
+            await server.verify_identity()
+        except RedkeepError as error:
+            log.warning("%s: %s", server.id, error)
+        server.confirm(time.monotonic() + self._settings.word_seconds)
+
+    async def _report(self) -> None:
+        servers = tuple(self._servers.values())
+        facts = await asyncio.gather(*(server.look() for server in servers))
+        self._sequence += 1
+        await self._bus.publish(REPORTS, encode_report(self._describe(facts)))
+
+    async def _renew_word(self) -> None:
+        """Ask any manager to confirm our primaries; its answer counts from before we asked."""
+        asked_at = time.monotonic()
+        primaries = tuple(one.id for one in self._servers.values() if one.is_primary_by_order and one.running)
+        wish = encode_wish(replace(self._describe(()), wants_confirmed=primaries))
+        limit = self._settings.word_seconds / 2
+        confirmation = decode_confirmation(await self._bus.request(MANAGERS, wish, timeout=limit))
+        for name in confirmation.confirmed:
+            if server := self._servers.get(name):
+                server.confirm(asked_at + confirmation.lease_seconds)
+        for name in confirmation.denied:
+            if server := self._servers.get(name):
+                server.deny()
+
+    async def _watch_all(self) -> None:
+        await asyncio.gather(*(self._watch(server) for server in tuple(self._servers.values())))
+
+    async def _watch(self, server: Server) -> None:
+        try:
+            await server.watch_pulse()
+            await server.keep_word()
+            if not server.running and not server.lock.locked() and time.monotonic() >= server.next_start:
+                async with server.lock:
+                    await server.come_back()
+        except RedkeepError as error:
+            log.warning("%s: %s", server.id, error)
+
+    async def _count_disk(self) -> None:
+        for server in tuple(self._servers.values()):
+            self._disk_used[server.id] = await asyncio.to_thread(directory_bytes, server.directory)
+            await server.rotate_log()
+
+    def _on_exit(self, server: Server) -> None:
+        if self._group is None or server.facts.process is not Process.EXITED:
+            return
+        log.warning("%s has ended: %s", server.id, server.facts.detail)
+        self._group.create_task(self._tell_exit(server.facts))
+
+    async def _tell_exit(self, facts: ServerFacts) -> None:
+        """A hint that saves time; the next heartbeat says the same."""
+        with contextlib.suppress(RedkeepError):
+            await self._bus.publish(REPORTS, encode_exit(Exit(self._settings.host_id, facts)))
+
+    def _describe(self, facts: tuple[ServerFacts, ...] | list[ServerFacts]) -> HostReport:
+        disk = psutil.disk_usage(str(self._settings.directory))
+        return HostReport(
+            host_id=self._settings.host_id,
+            address=self._settings.address,
+            port_low=self._settings.port_low,
+            port_high=self._settings.port_high,
+            versions=tuple(self._settings.programs),
+            memory_bytes=psutil.virtual_memory().total,
+            disk_bytes=disk.total,
+            disk_free_bytes=disk.free,
+            servers=tuple(replace(one, disk_used=self._disk_used.get(one.instance_id, 0)) for one in facts),
+            sequence=self._sequence,
+            incarnation=self._incarnation,
+        )
+
+    async def _every(self, interval: float, act: Callable[[], Awaitable[None]]) -> None:
+        """The service's supervisor: one failure of a periodic act does not end it."""
+        while True:
+            started = time.monotonic()
+            try:
+                await act()
+            except RedkeepError as error:
+                log.debug("%s: %s", act.__name__, error)
+            except Exception:
+                log.exception("%s failed; it is tried again", act.__name__)
+            await asyncio.sleep(max(0.0, started + interval - time.monotonic()))

@@ -1,0 +1,137 @@
+"""Administration of one redis-server over one connection: typed commands, and one border for redis-py's errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from redkeep.errors import NotNow, OutcomeUnknown, Refused, Unavailable
+from redkeep.model.topology import Address
+from redkeep.redis.conf import ADMIN, FENCE, HA_CHANNEL
+
+Command = tuple[str | int | bytes, ...]
+
+
+class Admin:
+    """The agent's connection to one of its servers. All calls raise Unavailable, OutcomeUnknown, NotNow (still
+    loading) or Refused (the server's own words)."""
+
+    def __init__(self, address: Address, password: str, *, timeout: float = 2.0, user: str = ADMIN) -> None:
+        self._redis = Redis(
+            host=address.host,
+            port=address.port,
+            username=user,
+            password=password,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            single_connection_client=True,
+            decode_responses=True,
+            client_name="redkeep-agent",
+            health_check_interval=0,
+        )
+        self._address = address
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        async with self._border():
+            await self._redis.ping()
+
+    async def info(self, *sections: str) -> Mapping[str, Any]:
+        """INFO; without sections, all of the default ones."""
+        async with self._border():
+            if len(sections) <= 1:
+                return dict(await self._redis.info(*sections))
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for section in sections:
+                    pipe.info(section)
+                return {name: value for part in await pipe.execute() for name, value in part.items()}
+
+    async def run(self, *commands: Command) -> list[Any]:
+        """Several commands in one round trip; raises for the first that the server refused, all having been sent."""
+        async with self._border(), self._redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(await pipe.execute())
+
+    @asynccontextmanager
+    async def _border(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except BusyLoadingError as error:
+            raise NotNow(f"the server on {self._address} is still loading its data") from error
+        except AuthenticationError as error:
+            raise Refused(
+                f"the server on {self._address} is not one of this installation's", kind="conflict"
+            ) from error
+        except RedisTimeoutError as error:
+            raise OutcomeUnknown(f"the server on {self._address} did not answer in time") from error
+        except RedisConnectionError as error:
+            raise Unavailable(f"the server on {self._address} cannot be reached: {error}") from error
+        except ResponseError as error:
+            raise Refused(f"the server on {self._address} said: {error}", kind="conflict") from error
+        except RedisError as error:
+            raise OutcomeUnknown(f"the server on {self._address}: {error}") from error
+
+
+# --- Words: what is said to a server. Data, so that several go out in one round trip. --------------------------------
+
+OPEN_WRITES: Sequence[Command] = (
+    ("CONFIG", "SET", "min-replicas-to-write", 0),
+    ("CONFIG", "SET", "repl-ping-replica-period", 1),
+    ("CLIENT", "UNPAUSE"),
+)
+
+_FOREVER_MS = 24 * 3600 * 1000
+
+
+def hold_writes(version: str, patience: float) -> Sequence[Command]:
+    """Writers wait for `patience` seconds and are refused from then on.
+
+    Before 7.0 a script is not refused by `min-replicas-to-write`, so there writers wait for as long as it takes. The
+    pings to replicas stop as well: they would move the offset after it was read, and cost the old primary its partial
+    resynchronisation.
+    """
+    pause = _FOREVER_MS if _scripts_slip_through(version) else max(1, int(patience * 1000))
+    return (
+        ("CLIENT", "PAUSE", pause, "WRITE"),
+        ("CONFIG", "SET", "min-replicas-to-write", FENCE),
+        ("CONFIG", "SET", "repl-ping-replica-period", 3600),
+    )
+
+
+def fence(version: str) -> Sequence[Command]:
+    """Every write is refused from now on."""
+    refuse: Command = ("CONFIG", "SET", "min-replicas-to-write", FENCE)
+    return (refuse, ("CLIENT", "PAUSE", _FOREVER_MS, "WRITE")) if _scripts_slip_through(version) else (refuse,)
+
+
+def become_primary() -> Command:
+    return ("REPLICAOF", "NO", "ONE")
+
+
+def become_replica(primary: Address) -> Command:
+    return ("REPLICAOF", primary.host, primary.port)
+
+
+def tell_clients(news: str) -> Command:
+    return ("PUBLISH", HA_CHANNEL, news)
+
+
+def _scripts_slip_through(version: str) -> bool:
+    return int(version.split(".", maxsplit=1)[0]) < 7

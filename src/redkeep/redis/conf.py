@@ -1,0 +1,126 @@
+"""redis.conf as text: pure, and without a secret in it.
+
+What must stay secret (`masterauth`) goes to redis-server on its standard input; users stand here by the digest of their
+password. The file always starts a server as a replica, of nobody when it is meant to be primary: so a primary that
+comes back refuses every write, scripts included, until it is told its role.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from redkeep.model.facts import ServerSpec
+from redkeep.model.instance import RedisUser
+from redkeep.model.topology import Address
+
+ADMIN = "redkeep-admin"
+REPLICA = "redkeep-replica"
+
+NOBODY = Address("127.0.0.1", 1)
+"""An address that no Redis listens on."""
+
+FENCE = 2**31 - 1
+"""`min-replicas-to-write` that no group can meet: every write is refused with NOREPLICAS."""
+
+HA_CHANNEL = "__redkeep:ha"
+"""Where a group's topology is published on each of its servers."""
+
+TENANT_RULES = (
+    "~* &* +@all -@admin +role -migrate "
+    "+client|setname +client|getname +client|id +client|tracking +client|trackinginfo +client|caching +client|reply"
+)
+"""A tenant's user may do all that concerns its data; nothing that concerns the server.
+
+INFO, KEYS and FLUSHALL are not `@admin` and stay allowed. In Redis 6.2 the whole of CLIENT is `@admin`, so what client
+libraries call at connect is given back; in 7.0 that changes nothing.
+"""
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What the operator may set for all servers of a host."""
+
+    diskless_sync: bool = True
+    diskless_sync_delay: int = 0
+    """Seconds that a primary waits for more replicas before it starts to send; `expected_replicas` cuts it short."""
+    append_fsync: str = "everysec"
+
+
+@dataclass(frozen=True, slots=True)
+class Masters:
+    """Digests of the passwords by which Redkeep's own users command and follow a server."""
+
+    admin_sha256: str
+    replica_sha256: str
+
+
+def render(spec: ServerSpec, directory: Path, follow: Address, *, tuning: Tuning, masters: Masters) -> str:
+    """The configuration file of a server that replicates from `follow` (`NOBODY` for one that is to be primary)."""
+    return "\n".join(
+        (
+            "# Written by Redkeep at every change; edits are lost.",
+            f"bind {spec.address.host}",
+            f"port {spec.address.port}",
+            "protected-mode no",
+            "daemonize no",
+            "tcp-keepalive 60",
+            f'dir "{directory}"',
+            f'logfile "{directory / "redis.log"}"',
+            'pidfile ""',
+            "always-show-logo no",
+            *_memory(spec),
+            *_persistence(tuning),
+            *_replication(spec, follow, tuning),
+            *(f"user {name} {rules}" for name, rules in users(spec.users, masters).items()),
+            "",
+        )
+    )
+
+
+def secret_directives(replication_password: str) -> str:
+    """What redis-server is told on its standard input, after the file."""
+    return f"masteruser {REPLICA}\nmasterauth {replication_password}\n"
+
+
+def users(tenants: tuple[RedisUser, ...], masters: Masters) -> dict[str, str]:
+    """ACL rules by user, each from a clean slate. Without a tenant called `default` nobody gets in without a name."""
+    return {
+        "default": "reset off",
+        **{
+            user.name: f"reset {'on' if user.enabled else 'off'} #{user.password_sha256} {TENANT_RULES}"
+            for user in tenants
+        },
+        ADMIN: f"reset on #{masters.admin_sha256} ~* &* +@all",
+        REPLICA: f"reset on #{masters.replica_sha256} +psync +replconf +ping",
+    }
+
+
+def _memory(spec: ServerSpec) -> list[str]:
+    return [f"maxmemory {spec.maxmemory_bytes}", "maxmemory-policy noeviction"]
+
+
+def _persistence(tuning: Tuning) -> list[str]:
+    return [
+        "appendonly yes",
+        f"appendfsync {tuning.append_fsync}",
+        "aof-use-rdb-preamble yes",
+        "save 3600 1 300 100 60 10000",
+    ]
+
+
+def _replication(spec: ServerSpec, follow: Address, tuning: Tuning) -> list[str]:
+    backlog = max(_MIB, min(64 * _MIB, spec.maxmemory_bytes // 8))
+    return [
+        f"replicaof {follow.host} {follow.port}",
+        "replica-read-only yes",
+        "replica-serve-stale-data yes",
+        f"repl-diskless-sync {'yes' if tuning.diskless_sync else 'no'}",
+        f"repl-diskless-sync-delay {tuning.diskless_sync_delay}",
+        "repl-diskless-load on-empty-db",
+        f"repl-backlog-size {backlog}",
+        "repl-ping-replica-period 1",
+        f"masteruser {REPLICA}",
+    ]
