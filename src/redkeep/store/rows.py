@@ -1,0 +1,88 @@
+"""Between rows and the frozen values of the model: pure, and the inverse of each other (`tests/unit`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from redkeep.model.instance import Event, Fault, Group, Host, Instance, RedisUser, Secrets, Status
+from redkeep.model.operation import Kind, Operation, State
+from redkeep.model.topology import Address, Role
+
+Row = Mapping[str, Any]
+"""Columns by name, JSON columns already as Python values."""
+
+Kept = Group | Instance | Operation | Host
+"""What has an id and is replaced by it."""
+
+
+def _fields(value: Kept | Event) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def group_row(group: Group) -> dict[str, Any]:
+    return _fields(group) | {"secrets": asdict(group.secrets), "users": [asdict(user) for user in group.users]}
+
+
+def to_group(row: Row) -> Group:
+    nested = {"secrets": Secrets(**row["secrets"]), "users": tuple(RedisUser(**user) for user in row["users"])}
+    return Group(**{**row, **nested})
+
+
+def instance_row(instance: Instance) -> dict[str, Any]:
+    row = _fields(instance)
+    address: Address | None = row.pop("address")
+    return row | {
+        "role": instance.role.value,
+        "status": instance.status.value,
+        "address_host": address.host if address else None,
+        "address_port": address.port if address else None,
+        "fault": asdict(instance.fault) if instance.fault else None,
+    }
+
+
+def to_instance(row: Row) -> Instance:
+    columns = dict(row)
+    host, port = columns.pop("address_host"), columns.pop("address_port")
+    return Instance(
+        **columns
+        | {
+            "role": Role(row["role"]),
+            "status": Status(row["status"]),
+            "address": None if host is None else Address(host, port),
+            "fault": Fault(**row["fault"]) if row["fault"] else None,
+        }
+    )
+
+
+def operation_row(operation: Operation) -> dict[str, Any]:
+    return _fields(operation) | {
+        "kind": operation.kind.value,
+        "state": operation.state.value,
+        "args": dict(operation.args),
+        "choice": dict(operation.choice),
+    }
+
+
+def to_operation(row: Row) -> Operation:
+    return Operation(**{**row, "kind": Kind(row["kind"]), "state": State(row["state"])})
+
+
+def host_row(host: Host) -> dict[str, Any]:
+    return _fields(host) | {"versions": list(host.versions)}
+
+
+def to_host(row: Row) -> Host:
+    return Host(**{**row, "versions": tuple(row["versions"])})
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """Without the id: the table gives it."""
+    row = _fields(event)
+    del row["id"]
+    return row
+
+
+def to_event(row: Row) -> Event:
+    return Event(**row)

@@ -1,0 +1,126 @@
+"""Every statement of the store, built once: parameters are bound by name, so that each is compiled once, too."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Double, Insert, Select, Table, Update, bindparam, exists, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from redkeep.store.schema import LEASE_COLUMNS, OPEN, UNDELETED, events, groups, hosts, instances, operations
+
+
+class Clock(FunctionElement[float]):
+    """The database's clock in seconds since 1970, at the moment at which the statement runs."""
+
+    name = "clock"
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(Clock, "sqlite")
+def _clock_of_sqlite(_element: Clock, _compiler: SQLCompiler, **_: Any) -> str:
+    # unixepoch('subsec') would read better, but came with SQLite 3.42. 2440587.5 is 1970 in Julian days.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(Clock, "postgresql")
+def _clock_of_postgresql(_element: Clock, _compiler: SQLCompiler, **_: Any) -> str:
+    # Not now(): that stands still from the beginning of the transaction, however long it waited for a lock.
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+NOW = select(Clock())
+
+# --- Looking -----------------------------------------------------------------------------------------------------
+
+GROUP = select(groups).where(groups.c.id == bindparam("id"))
+LOCKED_GROUP = GROUP.with_for_update(key_share=True)
+"""FOR NO KEY UPDATE: shuts out whoever would change or lock the group, but not the check of a foreign key to it, which
+would make deadlocks of two blocks that each insert an instance first and lock second. SQLite needs and knows none."""
+
+GROUPS = select(groups).where(exists().where(instances.c.group_id == groups.c.id, UNDELETED)).order_by(groups.c.id)
+INSTANCE = select(instances).where(instances.c.id == bindparam("id"))
+OPERATION = select(operations).where(operations.c.id == bindparam("id"))
+HOSTS = select(hosts).order_by(hosts.c.id)
+
+
+@cache
+def undeleted_instances(*by: str) -> Select[Any]:
+    """Oldest first, where each of the named columns equals the parameter of its name."""
+    return (
+        select(instances)
+        .where(UNDELETED, *(instances.c[name] == bindparam(name) for name in by))
+        .order_by(instances.c.created, instances.c.id)
+    )
+
+
+@cache
+def open_operations(*by: str) -> Select[Any]:
+    """Oldest first, where each of the named columns equals the parameter of its name."""
+    return (
+        select(operations)
+        .where(OPEN, *(operations.c[name] == bindparam(name) for name in by))
+        .order_by(operations.c.created, operations.c.id)
+    )
+
+
+@cache
+def newest_events(*by: str) -> Select[Any]:
+    """Newest first, at most `limit`, where each of the named columns equals the parameter of its name."""
+    return (
+        select(events)
+        .where(*(events.c[name] == bindparam(name) for name in by))
+        .order_by(events.c.at.desc(), events.c.id.desc())
+        .limit(bindparam("limit"))
+    )
+
+
+# --- Writing -----------------------------------------------------------------------------------------------------
+
+
+@cache
+def upsert(table: Table, dialect: str) -> Insert:
+    """Insert or replace by id; the lease columns of a group that is there stay as they are."""
+    kept = LEASE_COLUMNS if table is groups else frozenset()
+    changed = [column.name for column in table.c if column.name != "id" and column.name not in kept]
+    if dialect == "postgresql":
+        of_postgresql = postgresql.insert(table)
+        return of_postgresql.on_conflict_do_update(
+            index_elements=[table.c.id], set_={name: of_postgresql.excluded[name] for name in changed}
+        )
+    of_sqlite = sqlite.insert(table)
+    return of_sqlite.on_conflict_do_update(
+        index_elements=[table.c.id], set_={name: of_sqlite.excluded[name] for name in changed}
+    )
+
+
+RECORD = insert(events)
+
+# --- Leases: one compare-and-set each ----------------------------------------------------------------------------
+
+_held = (
+    groups.c.id == bindparam("group_id"),
+    groups.c.holder == bindparam("by"),
+    groups.c.epoch == bindparam("at_epoch"),
+)
+
+CLAIM: Update = (
+    update(groups)
+    .where(
+        groups.c.id == bindparam("group_id"),
+        or_(groups.c.holder.is_(None), groups.c.holder == bindparam("by"), groups.c.lease_until <= Clock()),
+    )
+    .values(holder=bindparam("by"), epoch=groups.c.epoch + 1, lease_until=Clock() + bindparam("seconds", type_=Double))
+)
+TAKEN = CLAIM.returning(groups)
+RENEW = (
+    update(groups)
+    .where(*_held, groups.c.lease_until > Clock())
+    .values(lease_until=Clock() + bindparam("seconds", type_=Double))
+)
+RELEASE = update(groups).where(*_held).values(holder=None, lease_until=0.0)

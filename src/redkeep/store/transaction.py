@@ -1,0 +1,155 @@
+"""One unit of work on one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Executable, Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from redkeep.errors import RedkeepError, Unavailable
+from redkeep.model.instance import Event, Group, Host, Instance
+from redkeep.model.operation import Operation
+from redkeep.store import rows, schema, statements
+from redkeep.store.border import translated
+
+_WRITERS: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ...] = (
+    (Host, schema.hosts, rows.host_row),
+    (Group, schema.groups, rows.group_row),
+    (Instance, schema.instances, rows.instance_row),
+    (Operation, schema.operations, rows.operation_row),
+)
+"""In the order in which rows are written: who is referred to before who refers, and the same for everybody, so that
+two transactions never wait for each other's rows in a ring."""
+
+
+class SqlTransaction:
+    """Implements `ports.Transaction`. Made by `SqlStore.begin` and `SqlStore.read` alone.
+
+    After an error the unit is over, whatever the caller makes of it: SQLite would go on without the failed statement,
+    PostgreSQL would refuse all others and turn the commit into a silent rollback. Neither is what the caller meant.
+    """
+
+    def __init__(self, connection: AsyncConnection, *, writes: bool) -> None:
+        self._connection = connection
+        self._writes = writes
+        self._broken_by: BaseException | None = None
+
+    async def now(self) -> float:
+        return float((await self._one(statements.NOW))["clock_1"])
+
+    async def group(self, group_id: str, *, lock: bool = False) -> Group | None:
+        if lock:
+            self._must_write("group(lock=True)")
+        row = await self._first(statements.LOCKED_GROUP if lock else statements.GROUP, {"id": group_id})
+        return rows.to_group(row) if row else None
+
+    async def groups(self) -> list[Group]:
+        return [rows.to_group(row) for row in await self._all(statements.GROUPS)]
+
+    async def instance(self, instance_id: str) -> Instance | None:
+        row = await self._first(statements.INSTANCE, {"id": instance_id})
+        return rows.to_instance(row) if row else None
+
+    async def instances(
+        self, *, project_id: str | None = None, group_id: str | None = None, host_id: str | None = None
+    ) -> list[Instance]:
+        by = _given(project_id=project_id, group_id=group_id, host_id=host_id)
+        return [rows.to_instance(row) for row in await self._all(statements.undeleted_instances(*by), by)]
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        row = await self._first(statements.OPERATION, {"id": operation_id})
+        return rows.to_operation(row) if row else None
+
+    async def open_operations(self, *, group_id: str | None = None) -> list[Operation]:
+        by = _given(group_id=group_id)
+        return [rows.to_operation(row) for row in await self._all(statements.open_operations(*by), by)]
+
+    async def hosts(self) -> list[Host]:
+        return [rows.to_host(row) for row in await self._all(statements.HOSTS)]
+
+    async def events(
+        self, *, instance_id: str | None = None, group_id: str | None = None, limit: int = 100
+    ) -> list[Event]:
+        by = _given(instance_id=instance_id, group_id=group_id)
+        found = await self._all(statements.newest_events(*by), by | {"limit": limit})
+        return [rows.to_event(row) for row in found]
+
+    async def save(self, *kept: Group | Instance | Operation | Host) -> None:
+        self._must_write("save()")
+        for kind, table, to_row in _WRITERS:
+            same = sorted((row for row in kept if isinstance(row, kind)), key=_freeing_addresses_first)
+            if same:
+                await self._write(
+                    statements.upsert(table, self._connection.dialect.name), [to_row(row) for row in same]
+                )
+
+    async def record(self, *events: Event) -> None:
+        self._must_write("record()")
+        if events:
+            await self._write(statements.RECORD, [rows.event_row(event) for event in events])
+
+    async def claim(self, group_id: str, holder: str, seconds: float) -> Group | None:
+        row = await self._first(statements.TAKEN, {"group_id": group_id, "by": holder, "seconds": seconds})
+        return rows.to_group(row) if row else None
+
+    async def renew(self, group_id: str, holder: str, epoch: int, seconds: float) -> bool:
+        which = {"group_id": group_id, "by": holder, "at_epoch": epoch}
+        return await self._write(statements.RENEW, which | {"seconds": seconds}) == 1
+
+    async def release(self, group_id: str, holder: str, epoch: int) -> None:
+        await self._write(statements.RELEASE, {"group_id": group_id, "by": holder, "at_epoch": epoch})
+
+    async def commit(self) -> None:
+        """Raises what the port promises of the end of a block."""
+        self._must_be_whole()
+        with translated(committing=True):
+            await self._connection.commit()
+
+    async def _all(self, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[rows.Row]:
+        with self._breaking():
+            return [row._asdict() for row in await self._connection.execute(statement, values)]
+
+    async def _first(self, statement: Executable, values: dict[str, Any]) -> rows.Row | None:
+        found = await self._all(statement, values)
+        return found[0] if found else None
+
+    async def _one(self, statement: Executable) -> rows.Row:
+        return (await self._all(statement))[0]
+
+    async def _write(self, statement: Executable, values: dict[str, Any] | list[dict[str, Any]]) -> int:
+        """Return how many rows it touched."""
+        with self._breaking():
+            return (await self._connection.execute(statement, values)).rowcount
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """Any error, a cancellation included, breaks the unit."""
+        self._must_be_whole()
+        try:
+            with translated():
+                yield
+        except BaseException as error:
+            self._broken_by = error
+            raise
+
+    def _must_be_whole(self) -> None:
+        if isinstance(self._broken_by, RedkeepError):
+            raise self._broken_by
+        if self._broken_by is not None:
+            raise Unavailable("this unit of work was interrupted; nothing of it is saved") from self._broken_by
+
+    def _must_write(self, what: str) -> None:
+        if not self._writes:
+            raise RuntimeError(f"{what} needs begin(): read() only reads")
+
+
+def _given(**values: str | None) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _freeing_addresses_first(row: rows.Kept) -> tuple[bool, str]:
+    """One that is deleted gives its address back before another one of the same call takes it."""
+    return (not (isinstance(row, Instance) and row.deleted), row.id)
