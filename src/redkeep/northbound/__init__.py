@@ -1,1 +1,9 @@
-"""The driver: applications and Redkeep's own processes talk over Redis with it."""
+"""The driver: publish, listen, request and serve over Redis, and a client that follows a replication group.
+
+It is installed in applications: it needs redis-py with hiredis alone, and knows of the control plane only its news.
+"""
+
+from redkeep.northbound.bus import RedisBus
+from redkeep.northbound.wire import Connection, Login, ServerError
+
+__all__ = ["Connection", "Login", "RedisBus", "ServerError"]
