@@ -7,25 +7,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
+from redkeep.errors import Refused
 from redkeep.model.instance import Group
 from redkeep.store.border import translated
-from redkeep.store.engines import Engines, open_engines, parse_url, prepare_file
+from redkeep.store.database import Database
 from redkeep.store.migrate import migrate
+from redkeep.store.postgresql import Postgresql
+from redkeep.store.sqlite import Sqlite, prepare_file
 from redkeep.store.transaction import SqlTransaction
 
 
 async def open_store(url: str) -> SqlStore:
     """Bring the database to this version's schema, and open it. Any number of processes may do so at once.
 
-    `url` is `sqlite+aiosqlite:///path` (four slashes for an absolute path) or `postgresql+psycopg://...`. Raises
-    Refused when the URL, or a newer Redkeep's database, cannot be used, and Unavailable when it cannot be reached.
+    `url` is `sqlite:///path` (four slashes for an absolute path) or `postgresql+psycopg://...`. Raises Refused when the
+    URL, or a newer Redkeep's database, cannot be used, and Unavailable when it cannot be reached.
     """
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        await asyncio.to_thread(prepare_file, Path(parsed.database or ""))
-    store = SqlStore(open_engines(parsed))
+    store = SqlStore(await _open_database(_parse(url)))
     try:
         await store.migrate()
     except BaseException:
@@ -44,18 +45,20 @@ class SqlStore:
     need no discipline, but would make every caller repeat its block, which a context manager cannot do for it.
     """
 
-    def __init__(self, engines: Engines) -> None:
-        self._engines = engines
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SqlTransaction]:
-        async with _unit(self._engines.writer, writes=True) as unit:
+        async with self._database.session(writes=True) as session:
+            unit = SqlTransaction(session, writes=True)
             yield unit
+            await unit.commit()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[SqlTransaction]:
-        async with _unit(self._engines.reader, writes=False) as unit:
-            yield unit
+        async with self._database.session(writes=False) as session:
+            yield SqlTransaction(session, writes=False)
 
     async def claim(self, group_id: str, holder: str, seconds: float) -> Group | None:
         async with self.begin() as unit:
@@ -71,25 +74,31 @@ class SqlStore:
 
     async def migrate(self) -> None:
         """Bring the schema to this version's; see `store.migrate`."""
-        with translated():
-            async with self._engines.writer.begin() as connection:
-                await connection.run_sync(migrate)
+        async with self._database.session(writes=True) as session:
+            with translated():
+                await session.run(migrate)
+            with translated(committing=True):
+                await session.commit()
 
     async def close(self) -> None:
-        await self._engines.close()
+        await self._database.close()
 
 
-@asynccontextmanager
-async def _unit(engine: AsyncEngine, *, writes: bool) -> AsyncIterator[SqlTransaction]:
-    """A connection and its transaction: committed when the block ends, undone when it raises."""
-    with translated():
-        connection = await engine.connect()
+def _parse(text: str) -> URL:
     try:
-        with translated():
-            await connection.begin()
-        unit = SqlTransaction(connection, writes=writes)
-        yield unit
-        await unit.commit()
-    finally:
-        # Shielded: a cancelled caller must not leave a transaction open on a connection of the pool.
-        await asyncio.shield(connection.close())
+        return make_url(text)
+    except ArgumentError as error:
+        raise Refused("the database URL cannot be read: use sqlite:///path or postgresql+psycopg://...") from error
+
+
+async def _open_database(url: URL) -> Database:
+    match url.drivername:
+        case "postgresql+psycopg" | "postgresql":
+            return Postgresql(url.set(drivername="postgresql+psycopg"))
+        case "sqlite" | "sqlite+aiosqlite":  # what others would write for the same file means the same file
+            if url.database in (None, "", ":memory:"):
+                raise Refused("a database in memory would be forgotten with the process: give the path of a file")
+            await asyncio.to_thread(prepare_file, Path(url.database or ""))
+            return Sqlite(url)
+        case other:
+            raise Refused(f"there is no database {other!r}: use sqlite:///path or postgresql+psycopg://...")

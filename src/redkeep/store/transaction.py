@@ -1,19 +1,18 @@
-"""One unit of work on one connection."""
+"""One unit of work in one session."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Executable, Table
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Executable, Table
 
 from redkeep.errors import RedkeepError, Unavailable
 from redkeep.model.instance import Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.store import rows, schema, statements
 from redkeep.store.border import translated
+from redkeep.store.database import Result, Session
 
 _WRITERS: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ...] = (
     (Host, schema.hosts, rows.host_row),
@@ -32,13 +31,13 @@ class SqlTransaction:
     PostgreSQL would refuse all others and turn the commit into a silent rollback. Neither is what the caller meant.
     """
 
-    def __init__(self, connection: AsyncConnection, *, writes: bool) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, *, writes: bool) -> None:
+        self._session = session
         self._writes = writes
         self._broken_by: BaseException | None = None
 
     async def now(self) -> float:
-        return float((await self._one(statements.NOW))["clock_1"])
+        return await self._run(lambda connection: float(connection.execute(statements.NOW).scalar_one()))
 
     async def group(self, group_id: str, *, lock: bool = False) -> Group | None:
         if lock:
@@ -79,58 +78,51 @@ class SqlTransaction:
 
     async def save(self, *kept: Group | Instance | Operation | Host) -> None:
         self._must_write("save()")
-        for kind, table, to_row in _WRITERS:
-            same = sorted((row for row in kept if isinstance(row, kind)), key=_freeing_addresses_first)
-            if same:
-                await self._write(
-                    statements.upsert(table, self._connection.dialect.name), [to_row(row) for row in same]
-                )
+        batches = [(table, [to_row(row) for row in kept_of_table]) for table, to_row, kept_of_table in _by_table(kept)]
+
+        def upsert_all(connection: Connection) -> None:
+            for table, batch in batches:
+                connection.execute(statements.upsert(table, connection.dialect.name), batch)
+
+        await self._run(upsert_all)
 
     async def record(self, *events: Event) -> None:
         self._must_write("record()")
         if events:
-            await self._write(statements.RECORD, [rows.event_row(event) for event in events])
+            batch = [rows.event_row(event) for event in events]
+            await self._run(lambda connection: connection.execute(statements.RECORD, batch))
 
     async def claim(self, group_id: str, holder: str, seconds: float) -> Group | None:
         row = await self._first(statements.TAKEN, {"group_id": group_id, "by": holder, "seconds": seconds})
         return rows.to_group(row) if row else None
 
     async def renew(self, group_id: str, holder: str, epoch: int, seconds: float) -> bool:
-        which = {"group_id": group_id, "by": holder, "at_epoch": epoch}
-        return await self._write(statements.RENEW, which | {"seconds": seconds}) == 1
+        values = {"group_id": group_id, "by": holder, "at_epoch": epoch, "seconds": seconds}
+        return await self._run(lambda connection: connection.execute(statements.RENEW, values).rowcount) == 1
 
     async def release(self, group_id: str, holder: str, epoch: int) -> None:
-        await self._write(statements.RELEASE, {"group_id": group_id, "by": holder, "at_epoch": epoch})
+        values = {"group_id": group_id, "by": holder, "at_epoch": epoch}
+        await self._run(lambda connection: connection.execute(statements.RELEASE, values))
 
     async def commit(self) -> None:
         """Raises what the port promises of the end of a block."""
         self._must_be_whole()
         with translated(committing=True):
-            await self._connection.commit()
+            await self._session.commit()
 
-    async def _all(self, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[rows.Row]:
-        with self._breaking():
-            return [row._asdict() for row in await self._connection.execute(statement, values)]
+    async def _all(self, statement: Executable, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        return await self._run(lambda connection: [row._asdict() for row in connection.execute(statement, values)])
 
-    async def _first(self, statement: Executable, values: dict[str, Any]) -> rows.Row | None:
+    async def _first(self, statement: Executable, values: dict[str, Any] | None = None) -> dict[str, Any] | None:
         found = await self._all(statement, values)
         return found[0] if found else None
 
-    async def _one(self, statement: Executable) -> rows.Row:
-        return (await self._all(statement))[0]
-
-    async def _write(self, statement: Executable, values: dict[str, Any] | list[dict[str, Any]]) -> int:
-        """Return how many rows it touched."""
-        with self._breaking():
-            return (await self._connection.execute(statement, values)).rowcount
-
-    @contextmanager
-    def _breaking(self) -> Iterator[None]:
+    async def _run(self, work: Callable[[Connection], Result]) -> Result:
         """Any error, a cancellation included, breaks the unit."""
         self._must_be_whole()
         try:
             with translated():
-                yield
+                return await self._session.run(work)
         except BaseException as error:
             self._broken_by = error
             raise
@@ -148,6 +140,14 @@ class SqlTransaction:
 
 def _given(**values: str | None) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _by_table(
+    kept: Iterable[rows.Kept],
+) -> Iterator[tuple[Table, Callable[[Any], dict[str, Any]], list[rows.Kept]]]:
+    for kind, table, to_row in _WRITERS:
+        if same := sorted((row for row in kept if isinstance(row, kind)), key=_freeing_addresses_first):
+            yield table, to_row, same
 
 
 def _freeing_addresses_first(row: rows.Kept) -> tuple[bool, str]:
