@@ -92,7 +92,12 @@ class Agents(Protocol):
 
 
 class Transaction(Protocol):
-    """One serialisable unit of work. What it wrote is there for all, or, if the block raised, for nobody."""
+    """One unit of work. What it wrote is there for all, or, if the block raised, for nobody.
+
+    Two that write the same group take turns if both read it with `lock` first: what they then read of the group, its
+    instances and its operations stays true until the block ends. (On SQLite all that write take turns.) An error of
+    any method ends the unit: whoever catches it inside the block meets it again at the next call and at the end.
+    """
 
     async def now(self) -> float:
         """The store's clock, in seconds since 1970: the only clock for what is persisted."""
@@ -131,8 +136,13 @@ class Transaction(Protocol):
         ...
 
     async def save(self, *rows: Group | Instance | Operation | Host) -> None:
-        """Insert or replace each row by its id. Raises Refused (kind `conflict`) when two instances that are not
-        deleted would have the same address."""
+        """Insert or replace each row by its id, in whatever order makes sense.
+
+        The lease of a group that is there (`epoch`, `holder`, `lease_until`) is left as it is: claim, renew and release
+        alone write it, so that saving a group which was read before somebody claimed it gives nothing back. Raises
+        Refused, kind `conflict` when two instances that are not deleted would have the same address, and `missing`
+        when an instance's or operation's group is not there.
+        """
         ...
 
     async def record(self, *events: Event) -> None: ...
@@ -142,7 +152,7 @@ class Store(Protocol):
     """The only truth. SQLite or PostgreSQL."""
 
     def begin(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction that reads and writes.
+        """A transaction that reads and writes. Keep it short: on SQLite nobody else writes meanwhile.
 
         Raises Unavailable when the database cannot be reached, OutcomeUnknown when the connection broke while it
         committed.
@@ -155,11 +165,14 @@ class Store(Protocol):
 
     async def claim(self, group_id: str, holder: str, seconds: float) -> Group | None:
         """Take the group's lease if it is free, over, or already the holder's. Returns the group with its raised
-        epoch, or None when somebody else holds it."""
+        epoch, or None when somebody else holds it or there is no such group.
+
+        Like renew and release it is a transaction of its own: inside a block of `begin` it would wait for that."""
         ...
 
     async def renew(self, group_id: str, holder: str, epoch: int, seconds: float) -> bool:
-        """Hold the lease for another while. False when it is lost."""
+        """Hold the lease for `seconds` from now. False when it is lost: taken, given back, or over, even if nobody has
+        taken it since."""
         ...
 
     async def release(self, group_id: str, holder: str, epoch: int) -> None:
