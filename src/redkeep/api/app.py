@@ -1,0 +1,154 @@
+"""The application: one table of routes, and what all of them have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, FastAPI, Response
+from fastapi.datastructures import Default
+from fastapi.responses import JSONResponse
+from fastapi.security import APIKeyHeader, HTTPBasic
+from starlette.middleware import Middleware
+
+from redkeep.api import (
+    actions,
+    datastores,
+    elsewhere,
+    faults,
+    flavors,
+    identity,
+    instances,
+    limits,
+    users,
+    versions,
+)
+from redkeep.api.auth import Gate
+from redkeep.api.call import Context, Guarded, Open
+from redkeep.api.envelope import BodyLimit, Envelope
+from redkeep.api.settings import ApiSettings
+from redkeep.ports import Bus, Store
+from redkeep.vault import Vault
+
+READ = (400, 401, 403, 404, 500, 503)
+CHANGE = (*READ, 409, 413, 415, 422, 501)
+ANYBODY = (500, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the table."""
+
+    method: str
+    path: str
+    handler: Callable[..., Coroutine[Any, Any, Any]]
+    faults: tuple[int, ...] = READ
+    status: int = 200
+    has_body: bool = True
+    """Its answer has one."""
+    guarded: bool = True
+    """It needs credentials."""
+    documented: bool = True
+
+
+PROJECT = "/v1.0/{project}"
+INSTANCE = PROJECT + "/instances/{instance_id}"
+DATASTORE = PROJECT + "/datastores/{datastore}"
+
+ROUTES = (
+    Route("GET", "/", versions.index, ANYBODY, guarded=False),
+    Route("GET", "/v1.0", versions.show, ANYBODY, guarded=False),
+    Route("GET", "/healthz", versions.health, ANYBODY, guarded=False),
+    Route("GET", "/identity", identity.index, ANYBODY, 300, guarded=False),
+    Route("GET", "/identity/v3", identity.show, ANYBODY, guarded=False),
+    Route("POST", "/identity/v3/auth/tokens", identity.log_in, (400, 401, 413, 415, *ANYBODY), 201, guarded=False),
+    Route("GET", "/identity/v3/auth/tokens", identity.validate),
+    Route("GET", PROJECT + "/flavors", flavors.index),
+    Route("GET", PROJECT + "/flavors/{flavor_id}", flavors.show),
+    Route("GET", PROJECT + "/datastores", datastores.index),
+    Route("GET", PROJECT + "/datastores/versions/{version}", datastores.version_by_id),
+    Route("GET", DATASTORE, datastores.show),
+    Route("GET", DATASTORE + "/versions", datastores.versions),
+    Route("GET", DATASTORE + "/versions/{version}", datastores.version),
+    Route("GET", DATASTORE + "/versions/{version}/flavors", datastores.version_flavors),
+    Route("GET", PROJECT + "/limits", limits.index),
+    Route("GET", PROJECT + "/instances", instances.index),
+    Route("POST", PROJECT + "/instances", instances.create, CHANGE),
+    Route("GET", PROJECT + "/instances/detail", instances.index_detail),
+    Route("GET", INSTANCE, instances.show),
+    Route("PUT", INSTANCE, instances.update, CHANGE, 202, has_body=False),
+    Route("PATCH", INSTANCE, instances.update, CHANGE, 202, has_body=False),
+    Route("DELETE", INSTANCE, instances.delete, CHANGE, 202, has_body=False),
+    Route("POST", INSTANCE + "/action", actions.act, CHANGE, 202, has_body=False),
+    Route("GET", INSTANCE + "/users", users.index),
+    Route("POST", INSTANCE + "/users", users.create, CHANGE, 202),
+    Route("PUT", INSTANCE + "/users", users.change_passwords, CHANGE, 202, has_body=False),
+    Route("GET", INSTANCE + "/users/{user}", users.show),
+    Route("DELETE", INSTANCE + "/users/{user}", users.delete, CHANGE, 202, has_body=False),
+    Route("GET", INSTANCE + "/root", users.root_status),
+    Route("POST", INSTANCE + "/root", users.enable_root, CHANGE),
+    Route("DELETE", INSTANCE + "/root", users.disable_root, CHANGE, 202, has_body=False),
+    Route("GET", PROJECT + "/clusters", elsewhere.no_clusters),
+    Route("GET", PROJECT + "/clusters/{cluster_id}", elsewhere.no_cluster, documented=False),
+    *(
+        Route(method, path + rest, elsewhere.not_offered, documented=False)
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        for path in (
+            *(
+                f"{PROJECT}/{noun}"
+                for noun in ("clusters", "backups", "backup_strategies", "configurations", "modules")
+            ),
+            *(f"{INSTANCE}/{noun}" for noun in ("databases", "backups", "configuration", "log", "modules")),
+            INSTANCE + "/users/{user}/databases",
+        )
+        for rest in ("", "/{rest:path}")
+    ),
+)
+"""Everything that is served, first match first."""
+
+_BASIC = HTTPBasic(scheme_name="basic", realm="redkeep", auto_error=False)
+_TOKEN = APIKeyHeader(scheme_name="token", name="X-Auth-Token", auto_error=False)
+
+
+def create_app(settings: ApiSettings, store: Store, bus: Bus, vault: Vault) -> FastAPI:
+    """The REST API over these doors. It neither opens nor closes them."""
+    gate = Gate(settings, vault, clock=time.time)
+    app = FastAPI(
+        title="Redkeep",
+        summary="Managed Redis: the database API v1.0 that Trove's clients speak.",
+        version="1.0",
+        # The pages at /docs load their scripts from strangers.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(Envelope),
+            Middleware(faults.LastResort),
+            Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
+        ],
+    )
+    app.state.context = Context(settings, store, bus, vault, gate)
+    faults.install(app)
+    for route in ROUTES:
+        _add(app, route)
+    return app
+
+
+def _add(app: FastAPI, route: Route) -> None:
+    """The security dependencies only document: `Guarded` has looked already."""
+    app.router.add_api_route(
+        route.path,
+        route.handler,
+        methods=[route.method],
+        status_code=route.status,
+        responses=faults.documented(route.faults),
+        response_model_exclude_none=True,
+        include_in_schema=route.documented,
+        tags=[route.handler.__module__.rpartition(".")[2]],
+        operation_id=f"{route.method.lower()}_{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}",
+        dependencies=[Depends(_BASIC), Depends(_TOKEN)] if route.guarded else [],
+        route_class_override=Guarded if route.guarded else Open,
+        response_class=Default(JSONResponse) if route.has_body else Response,
+    )

@@ -1,0 +1,160 @@
+"""Errors as answers: one table from what went wrong to the shape that Trove's clients understand.
+
+The shape is `{"<name>": {"code": <status>, "message": "<text>"}}` and nothing else: the clients take the first value of
+the object and call `.get` on it, so FastAPI's own `{"detail": ...}` would break them. None of them carries
+`Retry-After`, on which they break as well (except with 413).
+
+This is the only place of the API that catches everything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, create_model
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from redkeep.errors import NotNow, OutcomeUnknown, RedkeepError, Refused, StaleEpoch, Unavailable
+
+log = logging.getLogger(__name__)
+
+NAMES: Mapping[int, str] = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "conflict",
+    413: "overLimit",
+    415: "badMediaType",
+    422: "unprocessableEntity",
+    500: "instanceFault",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+}
+
+BY_KIND: Mapping[str, int] = {
+    "invalid": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "missing": 404,
+    "conflict": 409,
+    "too_large": 413,
+    "busy": 422,
+    "unsupported": 501,
+}
+
+BY_CLASS: Mapping[type[RedkeepError], int] = {NotNow: 409, StaleEpoch: 409, Unavailable: 503, OutcomeUnknown: 503}
+
+CHALLENGE = {"WWW-Authenticate": 'Basic realm="redkeep"'}
+
+MOST_REASONS = 5
+"""How many wrong fields one message names."""
+
+
+class FaultDetail(BaseModel):
+    """What went wrong."""
+
+    code: int = Field(description="The HTTP status once more")
+    message: str = Field(description="What happened, to what, and what can be done")
+
+
+MODELS: Mapping[int, type[BaseModel]] = {
+    code: create_model(name[0].upper() + name[1:], __doc__=HTTPStatus(code).phrase, **{name: (FaultDetail, ...)})  # type: ignore[call-overload]
+    for code, name in NAMES.items()
+}
+
+
+def documented(codes: Iterable[int]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route, for the OpenAPI document."""
+    return {code: {"model": MODELS[code], "description": HTTPStatus(code).phrase} for code in sorted(codes)}
+
+
+def fault(code: int, message: str) -> JSONResponse:
+    """An error as an answer."""
+    body = {NAMES[code]: {"code": code, "message": message}}
+    return JSONResponse(body, status_code=code, headers=CHALLENGE if code == 401 else None)
+
+
+def status_of(error: RedkeepError) -> int:
+    """The HTTP status of an error that was raised on purpose."""
+    if isinstance(error, Refused):
+        return BY_KIND.get(error.kind, 400)
+    return next((code for cls, code in BY_CLASS.items() if isinstance(error, cls)), 500)
+
+
+def message_of(error: RedkeepError) -> str:
+    """What to tell the caller; whether the request ran is part of it."""
+    if isinstance(error, OutcomeUnknown):
+        return f"{error} (The request may have run, or not: look before you repeat it.)"
+    return str(error)
+
+
+def reasons_of(error: RequestValidationError) -> str:
+    """Which fields are wrong and why. The values stay out: one of them may be a password."""
+    reasons = [f"{_field(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]
+    more = f" (and {len(reasons) - MOST_REASONS} more)" if len(reasons) > MOST_REASONS else ""
+    return "; ".join(reasons[:MOST_REASONS]) + more
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """`('body', 'instance', 'name')` is `instance.name`; parts that the caller chose are cut short."""
+    where = location[1:] if len(location) > 1 else location
+    return ".".join(str(part)[:64] for part in where)
+
+
+async def _on_purpose(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RedkeepError)  # noqa: S101 (for the type checker: registered for this class alone)
+    if status_of(error) >= 500 and not isinstance(error, Refused):
+        log.warning("answered %s: %s", status_of(error), error)
+    return fault(status_of(error), message_of(error))
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return fault(400, reasons_of(error))
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses. A wrong method is 404, as upstream: the clients know nothing of 405 here."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    if error.status_code in (404, 405):
+        return fault(404, f"There is nothing at {request.method} {request.url.path[:200]}")
+    return fault(error.status_code if error.status_code in NAMES else 400, str(error.detail))
+
+
+class LastResort:
+    """Whatever nobody foresaw: a traceback for the log, a generic answer for the caller."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception:
+            if scope["type"] != "http" or started:
+                raise
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            await fault(500, "Something went wrong here; the log of the API says what.")(scope, receive, send)
+
+
+def install(app: FastAPI) -> None:
+    """Have the application answer every error from this table."""
+    app.add_exception_handler(RedkeepError, _on_purpose)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)

@@ -1,0 +1,265 @@
+"""Instances: list, show, order, rename, delete. What is asked for is recorded; the managers do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+from uuid import uuid4
+
+from fastapi import Query, Response
+
+from redkeep.api import views
+from redkeep.api.call import Call, InstanceId, ThisCall, accepted
+from redkeep.api.catalogue import ordered_flavor, ordered_version
+from redkeep.api.record import Scene, demand, event, look, moved, poke, record, wanted
+from redkeep.api.schemas import (
+    CreateInstance,
+    InstanceList,
+    InstanceOrder,
+    InstanceReply,
+    InstanceView,
+    Link,
+    UpdateInstance,
+)
+from redkeep.api.settings import ApiSettings
+from redkeep.decide import lifecycle
+from redkeep.decide.lifecycle import Amount
+from redkeep.errors import Refused
+from redkeep.model.instance import Group, Instance, RedisUser, Secrets, Status
+from redkeep.model.operation import Kind
+from redkeep.model.topology import Role
+from redkeep.ports import Transaction
+from redkeep.vault import digest, new_password
+
+NOT_OFFERED = {
+    "restorePoint": "Restoring from a backup",
+    "configuration": "A configuration group",
+    "datastore_version": "Changing the version",
+    "modules": "Loading modules",
+    "databases": "Naming databases",
+    "users": "Creating users together with the instance (POST .../users does it afterwards)",
+    "access": "Changing who has access",
+}
+"""Keys that must not be ignored in silence, since they would change what is built."""
+
+Limit = Annotated[int | None, Query(ge=1, description="Items per page, at most the server's page size")]
+Marker = Annotated[str | None, Query(max_length=255, description="Items whose id is greater than this one")]
+IncludeClustered = Annotated[bool, Query(description="Members of clusters too")]
+
+
+# --- Looking ------------------------------------------------------------------------------------------------------
+
+
+async def index(
+    call: ThisCall,
+    limit: Limit = None,
+    marker: Marker = None,
+    include_clustered: IncludeClustered = False,  # noqa: ARG001 (there are no clusters yet)
+) -> InstanceList:
+    """The project's instances, newest first."""
+    return await _page(call, limit, marker, detailed=False)
+
+
+async def index_detail(
+    call: ThisCall,
+    limit: Limit = None,
+    marker: Marker = None,
+    include_clustered: IncludeClustered = False,  # noqa: ARG001
+) -> InstanceList:
+    """The project's instances with all there is to see of them."""
+    return await _page(call, limit, marker, detailed=True)
+
+
+async def show(call: ThisCall, instance_id: InstanceId) -> InstanceReply:
+    """One instance."""
+    async with call.context.store.read() as tx:
+        scene = await look(tx, call, instance_id)
+    return InstanceReply(instance=views.detail(scene.instance, scene.replica_ids, call))
+
+
+async def _page(call: Call, limit: int | None, marker: str | None, *, detailed: bool) -> InstanceList:
+    async with call.context.store.read() as tx:
+        everything = await tx.instances(project_id=call.project_id)
+    page, more = page_of(
+        everything, marker or "", min(limit or call.context.settings.page_size, call.context.settings.page_size)
+    )
+    replicas = views.replicas_by_source(everything)
+    view = views.detail if detailed else views.summary
+    shown: list[InstanceView] = [view(one, replicas.get(one.id, ()), call) for one in page]
+    return InstanceList(instances=shown, links=[_next_page(call, more)] if more else None)
+
+
+def page_of(instances: Sequence[Instance], marker: str, size: int) -> tuple[list[Instance], str | None]:
+    """The page after the marker, newest first, and the marker of the next one.
+
+    Pages go by id, so that what is created or deleted meanwhile moves nobody from one page to another.
+    """
+    rest = sorted((one for one in instances if one.id > marker), key=lambda one: one.id)
+    page = rest[:size]
+    more = page[-1].id if len(rest) > size else None
+    return sorted(page, key=lambda one: one.created, reverse=True), more
+
+
+def _next_page(call: Call, marker: str) -> Link:
+    query = call.url.include_query_params(marker=marker).query
+    return Link(href=f"{call.base_url}{call.url.path}?{query}", rel="next")
+
+
+# --- Ordering -----------------------------------------------------------------------------------------------------
+
+
+async def create(call: ThisCall, body: CreateInstance) -> InstanceReply:
+    """Order an instance, or replicas of one. Of several replicas, the answer describes the last."""
+    order = body.instance
+    refuse_unoffered({name for name in NOT_OFFERED if name != "access" and getattr(order, name, None)})
+    if order.source_id:
+        return await _create_replicas(call, order, order.source_id)
+    return await _create_primary(call, order)
+
+
+def refuse_unoffered(keys: set[str] | frozenset[str]) -> None:
+    """Raises Refused (kind `unsupported`) when one of the keys asks for what there is not."""
+    for key in sorted(keys & NOT_OFFERED.keys()):
+        raise Refused(f"{NOT_OFFERED[key]} is not offered.", kind="unsupported")
+
+
+async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
+    settings, vault = call.context.settings, call.context.vault
+    flavor = ordered_flavor(settings, order.flavorRef)
+    if order.volume is None:
+        raise Refused("Volume size was not specified.")
+    volume_gb = order.volume.size
+    password = new_password()
+    async with call.context.store.begin() as tx:
+        hosts = await tx.hosts()
+        version = ordered_version(settings, hosts, order.datastore)
+        demand(
+            lifecycle.first_refusal(
+                lifecycle.may_save_itself(flavor, volume_gb),
+                await quota_allows(tx, call, Amount(1, flavor.ram_mb, volume_gb)),
+                lifecycle.may_place(version, volume_gb, hosts),
+            )
+        )
+        now = await tx.now()
+        instance = Instance(
+            id=str(uuid4()),
+            group_id=str(uuid4()),
+            project_id=call.project_id,
+            name=order.name,
+            role=Role.PRIMARY,
+            status=Status.BUILD,
+            flavor_id=flavor.id,
+            volume_gb=volume_gb,
+            version=version,
+            created=now,
+            updated=now,
+        )
+        group = Group(
+            id=instance.group_id,
+            project_id=call.project_id,
+            secrets=Secrets(admin=vault.seal(new_password()), replication=vault.seal(new_password())),
+            primary_id=instance.id,
+            users=(RedisUser("default", digest(password)),),
+            root_enabled=True,
+        )
+        args = {"instance": instance.id}
+        await record(tx, call, Kind.CREATE_INSTANCE, args, group=group, rows=[instance], about=instance, now=now)
+    await poke(call.context, group.id)
+    return InstanceReply(instance=views.detail(instance, (), call, password=password))
+
+
+async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> InstanceReply:
+    """Flavor, volume and version are those of the source, whatever the order says: one stock client cannot help naming
+    a flavor."""
+    settings, count = call.context.settings, order.replica_count
+    async with call.context.store.begin() as tx:
+        scene = await look(tx, call, source_id, lock=True)
+        source = scene.instance
+        flavor = settings.flavor(source.flavor_id)
+        more = Amount(count, count * (flavor.ram_mb if flavor else 0), count * source.volume_gb)
+        demand(
+            lifecycle.first_refusal(
+                lifecycle.may_replicate(source),
+                await quota_allows(tx, call, more),
+                lifecycle.may_place(source.version, source.volume_gb, await tx.hosts()),
+            )
+        )
+        replicas = tuple(_replica_of(source, name, scene.now) for name in lifecycle.names_of(order.name, count))
+        args = {"instances": [one.id for one in replicas], "primary": source.id}
+        await record(tx, call, Kind.ADD_REPLICAS, args, group=scene.group, rows=replicas, about=source, now=scene.now)
+    await poke(call.context, scene.group.id)
+    return InstanceReply(instance=views.detail(replicas[-1], (), call))
+
+
+def _replica_of(source: Instance, name: str, now: float) -> Instance:
+    return Instance(
+        id=str(uuid4()),
+        group_id=source.group_id,
+        project_id=source.project_id,
+        name=name,
+        role=Role.REPLICA,
+        status=Status.BUILD,
+        flavor_id=source.flavor_id,
+        volume_gb=source.volume_gb,
+        version=source.version,
+        created=now,
+        updated=now,
+        replica_of=source.id,
+    )
+
+
+async def quota_allows(tx: Transaction, call: Call, more: Amount) -> lifecycle.Allowed | lifecycle.Refusal:
+    settings = call.context.settings
+    quota = Amount(settings.max_instances, settings.max_ram_mb, settings.max_volume_gb)
+    return lifecycle.within_quota(used(settings, await tx.instances(project_id=call.project_id)), more, quota)
+
+
+def used(settings: ApiSettings, instances: Sequence[Instance]) -> Amount:
+    """What instances add up to."""
+    ram = {flavor.id: flavor.ram_mb for flavor in settings.flavors}
+    return Amount(
+        len(instances),
+        sum(ram.get(one.flavor_id, 0) for one in instances),
+        sum(one.volume_gb for one in instances),
+    )
+
+
+# --- Changing -----------------------------------------------------------------------------------------------------
+
+
+async def update(call: ThisCall, instance_id: InstanceId, body: UpdateInstance) -> Response:
+    """Rename an instance, or detach a replica from its source."""
+    change = body.instance
+    async with call.context.store.begin() as tx:
+        scene = await look(tx, call, instance_id, lock=True)
+        refuse_unoffered(change.asked)
+        if change.asked & {"replica_of", "slave_of"}:
+            _detach(scene)
+        if change.name is not None and change.name != scene.instance.name:
+            await tx.save(replace(scene.instance, name=change.name, updated=scene.now))
+            text = f"renamed {scene.instance.name} to {change.name}"
+            await tx.record(event(call, "instance.renamed", text, scene.instance, scene.now))
+    return accepted()
+
+
+def _detach(scene: Scene) -> None:
+    """Where the DETACH_REPLICA operation will be recorded, once there is a runbook for it."""
+    demand(lifecycle.may_detach(scene.instance))
+    raise Refused("Detaching a replica is not implemented yet; nothing was changed.", kind="unsupported")
+
+
+async def delete(call: ThisCall, instance_id: InstanceId) -> Response:
+    """Delete an instance with its data."""
+    async with call.context.store.begin() as tx:
+        scene = await look(tx, call, instance_id, lock=True)
+        verdict = wanted(lifecycle.may_delete(scene.instance, scene.members))
+        if verdict is None:
+            return accepted()
+        rows = moved(scene.members, verdict.members, Status.SHUTDOWN, scene.now)
+        args = {"instance": scene.instance.id}
+        await record(
+            tx, call, Kind.DELETE_INSTANCE, args, group=scene.group, rows=rows, about=scene.instance, now=scene.now
+        )
+    await poke(call.context, scene.group.id)
+    return accepted()

@@ -1,0 +1,139 @@
+"""Intentions on record: what every change has in common, whatever it changes.
+
+A change is one transaction: rows, an operation that says what is to be done, an event that says who asked for it. The
+status of the rows is the lock: it has moved before anyone else can look. Afterwards the managers are poked; they would
+find the operation without that, a little later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+from redkeep.api.call import Call, Context
+from redkeep.decide.lifecycle import Allowed, Refusal, UnderWay
+from redkeep.errors import OutcomeUnknown, Refused, Unavailable
+from redkeep.model.instance import Event, Group, Instance, Status
+from redkeep.model.operation import Kind, Operation
+from redkeep.ports import Transaction
+
+log = logging.getLogger(__name__)
+
+HINTS = "hints"
+"""The topic that the managers listen on."""
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """An instance and all that the rules need to see around it, at one moment."""
+
+    instance: Instance
+    group: Group
+    members: tuple[Instance, ...]
+    """Everyone in the group, the instance included."""
+    now: float
+
+    @property
+    def replica_ids(self) -> list[str]:
+        return [one.id for one in self.members if one.replica_of == self.instance.id]
+
+
+async def owned(tx: Transaction, call: Call, instance_id: str) -> Instance:
+    """An instance of the caller's project.
+
+    Raises Refused (kind `missing`) for everything else, be it somebody else's, deleted, or no id at all: the clients
+    try names as ids first, and go on to look for the name only after that.
+    """
+    wanted = instance_id.lower()
+    instance = await tx.instance(wanted) if _UUID.fullmatch(wanted) else None
+    if instance is None or instance.deleted or instance.project_id != call.project_id:
+        raise Refused(f"Instance {instance_id[:64]} cannot be found.", kind="missing")
+    return instance
+
+
+async def look(tx: Transaction, call: Call, instance_id: str, *, lock: bool = False) -> Scene:
+    """The scene around an instance; with `lock` nobody else changes it until the transaction ends. Raises Refused."""
+    found = await owned(tx, call, instance_id)
+    group = await tx.group(found.group_id, lock=lock)
+    if group is None:
+        raise Refused(f"Instance {found.id} cannot be found.", kind="missing")
+    members = tuple(await tx.instances(group_id=group.id))
+    # Once more out of what was read under the lock.
+    instance = next((one for one in members if one.id == found.id), found)
+    return Scene(instance, group, members, await tx.now())
+
+
+def demand(verdict: Allowed | Refusal) -> Allowed:
+    """Go on only when the rules allow it. Raises Refused."""
+    if isinstance(verdict, Refusal):
+        raise Refused(verdict.message, kind=verdict.kind)
+    return verdict
+
+
+def wanted(verdict: Allowed | UnderWay | Refusal) -> Allowed | None:
+    """As `demand`; None when it is under way already."""
+    return None if isinstance(verdict, UnderWay) else demand(verdict)
+
+
+def moved(members: Iterable[Instance], ids: Collection[str], status: Status, now: float) -> tuple[Instance, ...]:
+    """Those of the members that the operation takes, with the status that keeps others away."""
+    return tuple(replace(one, status=status, updated=now) for one in members if one.id in ids)
+
+
+async def record(
+    tx: Transaction,
+    call: Call,
+    kind: Kind,
+    args: Mapping[str, Any],
+    *,
+    group: Group,
+    rows: Iterable[Instance] = (),
+    about: Instance,
+    now: float,
+) -> Operation:
+    """Save the rows, the operation and the event of one change."""
+    limit = call.context.settings.time_limits.get(kind, 600.0)
+    operation = Operation(
+        id=str(uuid4()),
+        group_id=group.id,
+        kind=kind,
+        created=now,
+        args=args,
+        deadline=now + limit,
+        requested_by=call.caller.name,
+    )
+    await tx.save(group, *rows, operation)
+    await tx.record(
+        event(call, f"{kind}.requested", f"{kind.replace('_', ' ')} of {about.name}", about, now, operation)
+    )
+    return operation
+
+
+def event(call: Call, kind: str, text: str, about: Instance, now: float, operation: Operation | None = None) -> Event:
+    """Who asked for what."""
+    return Event(
+        at=now,
+        kind=kind,
+        text=text,
+        project_id=about.project_id,
+        group_id=about.group_id,
+        instance_id=about.id,
+        operation_id=operation.id if operation else None,
+        actor=call.caller.name,
+    )
+
+
+async def poke(context: Context, group_id: str) -> None:
+    """Have a manager look now. That it fails matters to nobody: the managers look anyway."""
+    try:
+        async with asyncio.timeout(context.settings.poke_timeout_seconds):
+            await context.bus.publish(HINTS, {"group": group_id})
+    except (Unavailable, OutcomeUnknown, TimeoutError) as error:
+        log.warning("no hint about group %s: %r", group_id, error)

@@ -1,0 +1,433 @@
+"""Requests and answers as they look on the wire. What validates here is also what `/openapi.json` describes.
+
+Nothing is ever sent as null (the clients crash on it): the table of routes has what is None left out of answers.
+Requests keep Trove's camel case where it has some (`flavorRef`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+Absent = SkipJsonSchema[None]
+"""None in here, left out on the wire."""
+
+MOST_REPLICAS = 3
+MOST_USERS = 100
+LARGEST_SIZE = 2**31 - 1
+
+# --- Words --------------------------------------------------------------------------------------------------------
+
+_PRINTABLE = r"[^\x00-\x1f\x7f]"
+
+
+def _whole(value: object) -> int:
+    """A volume's size: an integer, or its digits (the cluster commands send those). Never true or 2.5."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value, re.ASCII):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+        raise ValueError(f"must be a whole number of gigabytes from 1 to {LARGEST_SIZE}")
+    return value
+
+
+def _flavor_id(value: object) -> str:
+    """A flavor's id as integer or text, or a reference whose last segment it is."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be the id of a flavor, or a link to it")
+    return str(value).rstrip("/").rpartition("/")[2]
+
+
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=rf"^{_PRINTABLE}*[0-9A-Za-z]{_PRINTABLE}*$"),
+    Field(description="Up to 255 characters with at least one letter or digit among them"),
+]
+Gigabytes = Annotated[
+    int,
+    BeforeValidator(_whole),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": LARGEST_SIZE},
+                {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"},
+            ]
+        }
+    ),
+]
+FlavorRef = Annotated[
+    str, BeforeValidator(_flavor_id), WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]})
+]
+Uuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F-]{36}$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Password = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=rf"^{_PRINTABLE}+$")]
+Nothing = Annotated[dict[str, Any], Field(description="An empty object", max_length=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- Requests -----------------------------------------------------------------------------------------------------
+
+
+class VolumeOrder(BaseModel):
+    size: Gigabytes
+
+
+class DatastoreOrder(BaseModel):
+    type: str | None = Field(None, description="Name or id; redis, when it is left out")
+    version: str | None = Field(None, description="Name or id; the default version, when it is left out")
+    version_number: str | None = Field(None, description="Taken where there is no `version`")
+
+
+class Nic(BaseModel):
+    """Accepted and not used: servers listen on the address of their host."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    net_id: str | None = Field(None, alias="net-id")
+    network_id: str | None = None
+    subnet_id: str | None = None
+    ip_address: str | None = None
+
+    @model_validator(mode="after")
+    def _names_a_network(self) -> Self:
+        if not (self.net_id or self.network_id or self.subnet_id):
+            raise ValueError("names neither a network nor a subnet")
+        return self
+
+
+class AccessOrder(BaseModel):
+    """Accepted and not used: who reaches the hosts decides who reaches the servers."""
+
+    is_public: bool = False
+    allowed_cidrs: list[str] = []
+
+
+class InstanceOrder(BaseModel):
+    """Unknown keys are ignored, as upstream; those that would change what is built are refused (501)."""
+
+    name: Name
+    flavorRef: FlavorRef | None = None  # noqa: N815 (the wire's name)
+    volume: VolumeOrder | None = None
+    datastore: DatastoreOrder | None = None
+    replica_of: Uuid | None = Field(None, description="Create replicas of this instance, which decide all but the name")
+    slave_of: Uuid | None = Field(None, deprecated=True, description="The former name of `replica_of`")
+    replica_count: int = Field(1, ge=1, le=MOST_REPLICAS, strict=True)
+    nics: list[Nic] = Field(default=[], max_length=1)
+    access: AccessOrder | None = None
+    restorePoint: Any = None  # noqa: N815
+    configuration: Any = None
+    modules: Any = None
+    databases: Any = None
+    users: Any = None
+
+    @property
+    def source_id(self) -> str | None:
+        return (self.replica_of or self.slave_of or "").lower() or None
+
+    @model_validator(mode="after")
+    def _several_only_as_replicas(self) -> Self:
+        if self.replica_count > 1 and not self.source_id:
+            raise ValueError("replica_count needs replica_of")
+        return self
+
+
+class CreateInstance(BaseModel):
+    instance: InstanceOrder
+
+
+class InstanceChange(_Strict):
+    """One of them at a time, besides the name."""
+
+    name: Name | None = None
+    replica_of: Literal[""] | None = Field(None, description="null: detach it from its source")
+    slave_of: Literal[""] | None = Field(None, deprecated=True, description="The former name of `replica_of`")
+    configuration: Any = None
+    datastore_version: Any = None
+    access: Any = None
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """What is to change besides the name."""
+        return frozenset(self.model_fields_set - {"name"})
+
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> Self:
+        if len(self.asked) > 1:
+            raise ValueError(f"changes more than one thing at a time: {', '.join(sorted(self.asked))}")
+        if "name" in self.model_fields_set and self.name is None:
+            raise ValueError("the name cannot be taken away")
+        return self
+
+
+class UpdateInstance(BaseModel):
+    instance: InstanceChange
+
+
+class Resize(_Strict):
+    flavorRef: FlavorRef | None = None  # noqa: N815
+    volume: VolumeOrder | None = None
+
+    @model_validator(mode="after")
+    def _to_something(self) -> Self:
+        if self.flavorRef is None and self.volume is None:
+            raise ValueError("needs a flavorRef or a volume")
+        return self
+
+
+class Action(BaseModel):
+    """Exactly one of them."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    restart: Nothing = {}
+    resize: Resize = Resize.model_construct()
+    promote_to_replica_source: Nothing = {}
+    eject_replica_source: Nothing = {}
+    reset_status: Nothing = {}
+
+    @property
+    def asked(self) -> str:
+        return next(iter(self.model_fields_set))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_that_is_known(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) != 1:
+            raise ValueError("must hold exactly one action")
+        if isinstance(value, dict) and not value.keys() <= cls.model_fields.keys():
+            raise ValueError(f"is none of the actions {', '.join(cls.model_fields)}")
+        return value
+
+
+class NewUser(BaseModel):
+    """`databases` and `host` are accepted and not used: a user of Redis has the whole server, from anywhere."""
+
+    name: UserName
+    password: Password | None = Field(None, description="Made up and returned when it is left out")
+
+
+class CreateUsers(BaseModel):
+    users: list[NewUser] = Field(min_length=1, max_length=MOST_USERS)
+
+
+class UserPassword(BaseModel):
+    name: UserName
+    password: Password
+
+
+class ChangePasswords(BaseModel):
+    users: list[UserPassword] = Field(min_length=1, max_length=MOST_USERS)
+
+
+class RootOrder(BaseModel):
+    password: Password | None = Field(None, description="Made up and returned when it is left out")
+
+
+# --- Answers ------------------------------------------------------------------------------------------------------
+
+
+class Link(BaseModel):
+    href: str
+    rel: str
+
+
+class Reference(BaseModel):
+    id: str
+    links: list[Link]
+
+
+class FlavorReference(BaseModel):
+    id: int | str
+    links: list[Link]
+
+
+class DatastoreView(BaseModel):
+    type: str
+    version: str
+    version_number: str | Absent = None
+
+
+class VolumeView(BaseModel):
+    size: int
+
+
+class AddressView(BaseModel):
+    address: str
+    type: Literal["private", "public"] = "private"
+
+
+class FaultView(BaseModel):
+    message: str
+    created: str
+
+
+class InstanceView(BaseModel):
+    id: str
+    name: str
+    status: str
+    operating_status: str = Field(description="HEALTHY or ERROR; empty while it is busy")
+    links: list[Link]
+    flavor: FlavorReference
+    datastore: DatastoreView
+    region: str
+    volume: VolumeView
+    ip: list[str] | Absent = Field(default=None, description="Absent until it was placed on a host")
+    port: int | Absent = None
+    addresses: list[AddressView] | Absent = None
+    replica_of: Reference | Absent = None
+    replicas: list[Reference] | Absent = None
+    created: str | Absent = None
+    updated: str | Absent = None
+    service_status_updated: str | Absent = None
+    fault: FaultView | Absent = None
+    password: str | Absent = Field(default=None, description="Of the user `default`; shown once, by create")
+    tenant_id: str | Absent = Field(default=None, description="Shown to the administrator")
+
+
+class InstanceReply(BaseModel):
+    instance: InstanceView
+
+
+class InstanceList(BaseModel):
+    instances: list[InstanceView]
+    links: list[Link] | Absent = Field(default=None, description="The next page, when there is more")
+
+
+class FlavorView(BaseModel):
+    id: int | str
+    str_id: str
+    name: str
+    ram: int
+    vcpus: int
+    disk: int = 0
+    ephemeral: int = 0
+    links: list[Link]
+
+
+class FlavorReply(BaseModel):
+    flavor: FlavorView
+
+
+class FlavorList(BaseModel):
+    flavors: list[FlavorView]
+
+
+class VersionView(BaseModel):
+    id: str
+    name: str
+    version: str
+    links: list[Link]
+    datastore: str | Absent = None
+
+
+class VersionReply(BaseModel):
+    version: VersionView
+
+
+class VersionList(BaseModel):
+    versions: list[VersionView]
+
+
+class DatastoreDetail(BaseModel):
+    id: str
+    name: str
+    links: list[Link]
+    versions: list[VersionView]
+    default_version: str | Absent = None
+
+
+class DatastoreReply(BaseModel):
+    datastore: DatastoreDetail
+
+
+class DatastoreList(BaseModel):
+    datastores: list[DatastoreDetail]
+
+
+class AbsoluteLimits(BaseModel):
+    verb: Literal["ABSOLUTE"] = "ABSOLUTE"
+    max_instances: int
+    max_ram: int = Field(description="Megabytes")
+    max_volumes: int = Field(description="Gigabytes")
+    max_backups: int = 0
+
+
+class LimitList(BaseModel):
+    limits: list[AbsoluteLimits]
+
+
+class DatabaseView(BaseModel):
+    name: str
+
+
+class UserView(BaseModel):
+    name: str
+    host: str = "%"
+    databases: list[DatabaseView] = []
+
+
+class UserReply(BaseModel):
+    user: UserView
+
+
+class UserList(BaseModel):
+    users: list[UserView]
+
+
+class MadeUser(BaseModel):
+    name: str
+    password: str | Absent = Field(default=None, description="Shown once, when it was made up here")
+
+
+class MadeUsers(BaseModel):
+    users: list[MadeUser]
+
+
+class RootUser(BaseModel):
+    name: str
+    password: str
+
+
+class RootReply(BaseModel):
+    user: RootUser
+
+
+class RootStatus(BaseModel):
+    rootEnabled: bool  # noqa: N815
+
+
+class ClusterList(BaseModel):
+    clusters: list[Mapping[str, Any]]
+
+
+class ApiVersion(BaseModel):
+    id: str
+    status: str
+    updated: str
+    links: list[Link]
+
+
+class ApiVersionReply(BaseModel):
+    version: ApiVersion
+
+
+class ApiVersionList(BaseModel):
+    versions: list[ApiVersion]
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"

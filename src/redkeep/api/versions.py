@@ -1,0 +1,34 @@
+"""Versions of the API, in one place; and whether this process can work."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from redkeep.api.call import base_url_of, context_of
+from redkeep.api.schemas import ApiVersion, ApiVersionList, ApiVersionReply, Health, Link
+
+
+async def index(request: Request) -> ApiVersionList:
+    """All versions that are spoken here."""
+    return ApiVersionList(versions=[_v1(request)])
+
+
+async def show(request: Request) -> ApiVersionReply:
+    """The version of the database API."""
+    return ApiVersionReply(version=_v1(request))
+
+
+async def health(request: Request) -> Health:
+    """The store can be reached."""
+    async with context_of(request).store.read() as tx:
+        await tx.now()
+    return Health()
+
+
+def _v1(request: Request) -> ApiVersion:
+    return ApiVersion(
+        id="v1.0",
+        status="CURRENT",
+        updated="2012-08-01T00:00:00Z",
+        links=[Link(href=f"{base_url_of(request)}/v1.0/", rel="self")],
+    )

@@ -1,0 +1,101 @@
+"""Rows as answers. Pure: what is shown depends on the rows, the caller and the URL alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from redkeep.api.call import Call
+from redkeep.api.catalogue import DATASTORE_NAME
+from redkeep.api.schemas import (
+    AddressView,
+    DatastoreView,
+    FaultView,
+    FlavorReference,
+    FlavorView,
+    InstanceView,
+    Link,
+    Reference,
+    VolumeView,
+)
+from redkeep.model.instance import Flavor, Instance, Status
+
+OPERATING_STATUS: Mapping[Status, str] = {Status.ACTIVE: "HEALTHY", Status.ERROR: "ERROR"}
+"""Empty for all others: a task is running."""
+
+
+def timestamp(seconds: float) -> str:
+    """UTC, without zone and fraction, as Trove writes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def links(call: Call, *path: str) -> list[Link]:
+    """Where a thing is found."""
+    href = "/".join((call.root, *path))
+    return [Link(href=href, rel="self"), Link(href=href, rel="bookmark")]
+
+
+def public_id(flavor_id: str) -> int | str:
+    """Flavor ids that are numbers travel as numbers: clients send them back as they came."""
+    return int(flavor_id) if flavor_id.isdecimal() else flavor_id
+
+
+def flavor_view(flavor: Flavor, call: Call) -> FlavorView:
+    return FlavorView(
+        id=public_id(flavor.id),
+        str_id=flavor.id,
+        name=flavor.name,
+        ram=flavor.ram_mb,
+        vcpus=flavor.vcpus,
+        links=links(call, "flavors", flavor.id),
+    )
+
+
+def replicas_by_source(instances: Iterable[Instance]) -> Mapping[str, list[str]]:
+    """Ids of the replicas of each source."""
+    found: dict[str, list[str]] = {}
+    for instance in instances:
+        if instance.replica_of:
+            found.setdefault(instance.replica_of, []).append(instance.id)
+    return found
+
+
+def summary(instance: Instance, replica_ids: Sequence[str], call: Call) -> InstanceView:
+    """An instance as a list shows it."""
+    address = instance.address
+    return InstanceView(
+        id=instance.id,
+        name=instance.name,
+        status=instance.status,
+        operating_status=OPERATING_STATUS.get(instance.status, ""),
+        links=links(call, "instances", instance.id),
+        flavor=FlavorReference(id=public_id(instance.flavor_id), links=links(call, "flavors", instance.flavor_id)),
+        datastore=DatastoreView(type=DATASTORE_NAME, version=instance.version),
+        region=call.context.settings.region,
+        volume=VolumeView(size=instance.volume_gb),
+        ip=[address.host] if address else None,
+        port=address.port if address else None,
+        addresses=[AddressView(address=address.host)] if address else None,
+        replica_of=_reference(instance.replica_of, call) if instance.replica_of else None,
+        replicas=[_reference(one, call) for one in replica_ids] or None,
+        tenant_id=instance.project_id if call.caller.is_admin else None,
+    )
+
+
+def detail(instance: Instance, replica_ids: Sequence[str], call: Call, *, password: str | None = None) -> InstanceView:
+    """All there is to see of an instance. `password`: what its owner is told this once."""
+    fault = instance.fault
+    return summary(instance, replica_ids, call).model_copy(
+        update={
+            "datastore": DatastoreView(type=DATASTORE_NAME, version=instance.version, version_number=instance.version),
+            "created": timestamp(instance.created),
+            "updated": timestamp(instance.updated),
+            "service_status_updated": timestamp(instance.updated),
+            "fault": FaultView(message=fault.message, created=timestamp(fault.created)) if fault else None,
+            "password": password,
+        }
+    )
+
+
+def _reference(instance_id: str, call: Call) -> Reference:
+    return Reference(id=instance_id, links=links(call, "instances", instance_id))
