@@ -38,9 +38,7 @@ async def act(call: ThisCall, instance_id: InstanceId, body: Action) -> Response
         intent = await ACTIONS[body.asked](tx, call, scene, body)
         if intent:
             rows = moved(scene.members, intent.members, intent.status, scene.now)
-            await record(
-                tx, call, intent.kind, intent.args, group=scene.group, rows=rows, about=scene.instance, now=scene.now
-            )
+            await record(tx, call, intent.kind, intent.args, about=scene.instance, rows=rows, now=scene.now)
     await poke(call.context, scene.group.id)
     return accepted()
 

@@ -164,7 +164,7 @@ async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
             root_enabled=True,
         )
         args = {"instance": instance.id}
-        await record(tx, call, Kind.CREATE_INSTANCE, args, group=group, rows=[instance], about=instance, now=now)
+        await record(tx, call, Kind.CREATE_INSTANCE, args, about=instance, rows=[group, instance], now=now)
     await poke(call.context, group.id)
     return InstanceReply(instance=views.detail(instance, (), call, password=password))
 
@@ -187,7 +187,7 @@ async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> 
         )
         replicas = tuple(_replica_of(source, name, scene.now) for name in lifecycle.names_of(order.name, count))
         args = {"instances": [one.id for one in replicas], "primary": source.id}
-        await record(tx, call, Kind.ADD_REPLICAS, args, group=scene.group, rows=replicas, about=source, now=scene.now)
+        await record(tx, call, Kind.ADD_REPLICAS, args, about=source, rows=replicas, now=scene.now)
     await poke(call.context, scene.group.id)
     return InstanceReply(instance=views.detail(replicas[-1], (), call))
 
@@ -258,8 +258,6 @@ async def delete(call: ThisCall, instance_id: InstanceId) -> Response:
             return accepted()
         rows = moved(scene.members, verdict.members, Status.SHUTDOWN, scene.now)
         args = {"instance": scene.instance.id}
-        await record(
-            tx, call, Kind.DELETE_INSTANCE, args, group=scene.group, rows=rows, about=scene.instance, now=scene.now
-        )
+        await record(tx, call, Kind.DELETE_INSTANCE, args, about=scene.instance, rows=rows, now=scene.now)
     await poke(call.context, scene.group.id)
     return accepted()

@@ -62,11 +62,11 @@ async def look(tx: Transaction, call: Call, instance_id: str, *, lock: bool = Fa
     """The scene around an instance; with `lock` nobody else changes it until the transaction ends. Raises Refused."""
     found = await owned(tx, call, instance_id)
     group = await tx.group(found.group_id, lock=lock)
-    if group is None:
+    members = tuple(await tx.instances(group_id=found.group_id))
+    # Taken from what was read under the lock: it may have gone while we waited for it.
+    instance = next((one for one in members if one.id == found.id), None)
+    if group is None or instance is None:
         raise Refused(f"Instance {found.id} cannot be found.", kind="missing")
-    members = tuple(await tx.instances(group_id=group.id))
-    # Once more out of what was read under the lock.
-    instance = next((one for one in members if one.id == found.id), found)
     return Scene(instance, group, members, await tx.now())
 
 
@@ -93,26 +93,22 @@ async def record(
     kind: Kind,
     args: Mapping[str, Any],
     *,
-    group: Group,
-    rows: Iterable[Instance] = (),
     about: Instance,
+    rows: Iterable[Group | Instance],
     now: float,
 ) -> Operation:
     """Save the rows, the operation and the event of one change."""
-    limit = call.context.settings.time_limits.get(kind, 600.0)
     operation = Operation(
         id=str(uuid4()),
-        group_id=group.id,
+        group_id=about.group_id,
         kind=kind,
         created=now,
         args=args,
-        deadline=now + limit,
+        deadline=now + call.context.settings.time_limits[kind],
         requested_by=call.caller.name,
     )
-    await tx.save(group, *rows, operation)
-    await tx.record(
-        event(call, f"{kind}.requested", f"{kind.replace('_', ' ')} of {about.name}", about, now, operation)
-    )
+    await tx.save(*rows, operation)
+    await tx.record(event(call, f"{kind}.requested", f"{kind.replace('_', ' ')}: {about.name}", about, now, operation))
     return operation
 
 

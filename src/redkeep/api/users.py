@@ -114,7 +114,7 @@ async def _change(call: Call, instance_id: str, change: Callable[[Group], Group]
         scene = await look(tx, call, instance_id, lock=True)
         demand(lifecycle.may_change_users(scene.instance))
         group = change(scene.group)
-        operation = await record(tx, call, Kind.UPDATE_USERS, {}, group=group, about=scene.instance, now=scene.now)
+        operation = await record(tx, call, Kind.UPDATE_USERS, {}, about=scene.instance, rows=[group], now=scene.now)
     await poke(call.context, group.id)
     await _settled(call, operation)
 
