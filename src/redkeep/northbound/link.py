@@ -20,10 +20,29 @@ class Pause:
     def reset(self) -> None:
         self._next = self._first
 
-    async def sleep(self) -> None:
+    def take(self) -> float:
+        """The length of the next pause."""
         length = self._next * random.uniform(0.5, 1.0)  # noqa: S311 (spreads load; no secret)
         self._next = min(self._longest, self._next * 2)
-        await asyncio.sleep(length)
+        return length
+
+    async def sleep(self) -> None:
+        await asyncio.sleep(self.take())
+
+
+class Bell:
+    """Wakes all who wait for it at this moment; who comes later waits for the next time."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ring(self) -> None:
+        rung, self._next = self._next, asyncio.get_running_loop().create_future()
+        rung.set_result(None)
+
+    async def wait(self, patience: float) -> None:
+        """Until it rings, or for `patience` seconds."""
+        await asyncio.wait([self._next], timeout=max(0.0, patience))
 
 
 class Dialer:
