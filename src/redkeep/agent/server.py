@@ -59,6 +59,7 @@ class Server:
         self._on_exit = on_exit
         self._watch: Watch | None = None
         self._admin: Admin | None = None
+        self._remembered = False
         self._expected_to_exit = False
         self._answered = time.monotonic()
         self._started = 0.0
@@ -175,6 +176,13 @@ class Server:
             await self._apply_role()
         else:
             await self._start()
+
+    async def isolate(self) -> None:
+        """See `Isolate`."""
+        self._require_process()
+        if self.is_primary_by_order:
+            raise Refused(f"{self.id} is a primary: it follows nobody as it is", kind="conflict")
+        await self._connected.run(words.become_replica(conf.NOBODY))
 
     async def brief(self, assignment: Assignment) -> None:
         """See `Brief`."""
@@ -334,10 +342,11 @@ class Server:
     # --- how ------------------------------------------------------------------------------------------------------
 
     def _remember(self, record: Record) -> None:
-        if record != self.record:
+        if record != self.record or not self._remembered:
             self.record = record
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             records.save(self.directory, record)
+            self._remembered = True
 
     def _require_process(self) -> None:
         if not self.running:

@@ -25,6 +25,7 @@ from redkeep.model.orders import (
     EnsureRunning,
     Follow,
     HoldWrites,
+    Isolate,
     Order,
     Promote,
     ReleaseWrites,
@@ -100,10 +101,16 @@ class Agent:
     async def _execute(self, order: Order) -> ServerFacts:
         if isinstance(order, EnsureRemoved):
             return await self._remove(order)
+        is_new = target(order).instance_id not in self._servers
         server = self._server_for(order)
         async with server.lock:
             self._accept_epoch(server, target(order).epoch)
-            await self._apply(server, order)
+            try:
+                await self._apply(server, order)
+            except Refused:
+                if is_new:
+                    await self._forget(server)
+                raise
             return await server.look(briefly=isinstance(order, HoldWrites | Promote | Follow))
 
     async def _apply(self, server: Server, order: Order) -> None:
@@ -114,6 +121,8 @@ class Agent:
                 await server.promote(order.assignment, order.replication_id, order.at_least, order.patience)
             case Follow():
                 await server.follow(order.assignment)
+            case Isolate():
+                await server.isolate()
             case Brief():
                 await server.brief(order.assignment)
             case HoldWrites():
@@ -128,9 +137,12 @@ class Agent:
         if server is not None:
             async with server.lock:
                 self._accept_epoch(server, order.epoch)
-                await server.remove()
-            self._servers.pop(order.instance_id, None)
+                await self._forget(server)
         return ServerFacts(order.instance_id, Process.ABSENT)
+
+    async def _forget(self, server: Server) -> None:
+        await server.remove()
+        self._servers.pop(server.id, None)
 
     def _server_for(self, order: Order) -> Server:
         name = target(order).instance_id

@@ -14,6 +14,9 @@ from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Group, Instance, Status
 from redkeep.model.topology import Role
 
+PING_PERIOD = 1.0
+"""Seconds between two pings of a primary to its replicas (`repl-ping-replica-period`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -21,6 +24,8 @@ class Limits:
 
     silence: float = 2.0
     """A host that has said nothing for so long is silent."""
+    settle: float = 1.0
+    """So long after a change, sights may still be from before it."""
     cool_down: float = 5.0
     """After a failover a group is left alone for so long, unless its process is known to be dead."""
 
@@ -39,6 +44,8 @@ class GroupView:
     history: str = ""
     """Replication id that the primary had when it was last seen."""
     last_failover: float = float("-inf")
+    changed_at: float = float("-inf")
+    """When an operation last changed the group: older sights of its servers say nothing about their place in it."""
     watching_since: float = float("-inf")
     """When this view began: silence is counted from then at the earliest."""
 
@@ -131,11 +138,15 @@ def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limi
 
 
 def _lost_primary(view: GroupView, facts: ServerFacts, now: float, limits: Limits) -> bool:
-    """A replica that was heard of lately and has no link to its primary."""
+    """A replica that was heard of lately, and hears nothing of its primary.
+
+    When a host vanishes without a word its connections stay "up" for a minute, so silence on the link counts as well.
+    """
     instance = next(one for one in view.instances if one.id == facts.instance_id)
     if not facts.alive or _silence(view, instance.host_id, now) > limits.silence:
         return False
-    return facts.upstream is None or not facts.upstream.link_up
+    link = facts.upstream
+    return link is None or not link.link_up or link.last_io_seconds > limits.silence + PING_PERIOD
 
 
 def _realign(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
@@ -145,6 +156,7 @@ def _realign(view: GroupView, primary: Instance, now: float, limits: Limits) -> 
         one.id
         for one in view.instances
         if one.id in view.facts
+        and view.facts[one.id].seen_at > view.changed_at + limits.settle
         and _silence(view, one.host_id, now) <= limits.silence
         and _is_astray(one, view.facts[one.id], primary)
     )
@@ -157,7 +169,9 @@ def _is_astray(instance: Instance, facts: ServerFacts, primary: Instance) -> boo
     if instance.id == primary.id:
         return facts.role is not Role.PRIMARY or facts.fenced
     follows = facts.upstream.primary if facts.upstream else None
-    return not facts.alive or facts.role is not Role.REPLICA or follows != primary.address
+    if not facts.alive:
+        return facts.process is Process.ABSENT  # one that has exited is started again by its agent
+    return facts.role is not Role.REPLICA or follows != primary.address
 
 
 def _silence(view: GroupView, host_id: str | None, now: float) -> float:

@@ -51,6 +51,16 @@ class Follow:
 
 
 @dataclass(frozen=True, slots=True)
+class Isolate:
+    """The replica follows nobody and stays read-only: it acknowledges to no primary, and keeps what it has applied."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    kind: Literal["isolate"] = "isolate"
+
+
+@dataclass(frozen=True, slots=True)
 class Brief:
     """The agent and the clients know this topology. The role is as it was, or the order is refused."""
 
@@ -101,7 +111,7 @@ class EnsureRemoved:
     kind: Literal["ensure_removed"] = "ensure_removed"
 
 
-Order = EnsureRunning | Promote | Follow | Brief | HoldWrites | ReleaseWrites | Configure | EnsureRemoved
+Order = EnsureRunning | Promote | Follow | Isolate | Brief | HoldWrites | ReleaseWrites | Configure | EnsureRemoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +130,5 @@ def target(order: Order) -> Target:
             return Target(to.instance_id, to.group_id, to.epoch)
         case Configure(spec=spec, epoch=epoch):
             return Target(spec.instance_id, spec.group_id, epoch)
-        case HoldWrites() | ReleaseWrites() | EnsureRemoved():
+        case HoldWrites() | ReleaseWrites() | EnsureRemoved() | Isolate():
             return Target(order.instance_id, order.group_id, order.epoch)

@@ -1,0 +1,302 @@
+"""The manager: hears reports and hints, looks at every group now and then, decides, and works on what is open.
+
+Everything it hears only makes it look sooner: what it acts on is in the store, or was asked of the agents afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from redkeep.decide.recovery import Degraded, FailOver, GroupView, Healthy, Realign, RestartPrimary, Verdict, judge
+from redkeep.errors import RedkeepError
+from redkeep.manager.settings import ManagerSettings
+from redkeep.manager.sightings import Sightings
+from redkeep.model.facts import Confirmation, HostReport
+from redkeep.model.instance import Event, Group, Host, Instance
+from redkeep.model.operation import Kind, Operation
+from redkeep.operations.context import Tools
+from redkeep.operations.runner import Runner
+from redkeep.orders import HA, HINTS, MANAGERS, REPORTS, Exit, decode_report, encode_confirmation, hint
+from redkeep.ports import Body, Bus, Message, Store
+
+log = logging.getLogger(__name__)
+
+HOST_WRITE_INTERVAL = 2.0
+"""Seconds between two writes of a host's row that say nothing new."""
+
+
+class Manager:
+    """Any number may run; leases keep them out of each other's way. `run` goes on until `stop`."""
+
+    def __init__(self, settings: ManagerSettings, tools: Tools) -> None:
+        self._settings = settings
+        self._store: Store = tools.store
+        self._bus: Bus = tools.bus
+        self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds)
+        self._sightings = Sightings(time.monotonic())
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._repaired: dict[str, float] = {}
+        self._degraded: dict[str, str] = {}
+        self._groups_by_instance: dict[str, str] = {}
+        self._hosts_written: dict[str, tuple[float, Host]] = {}
+        self._hints: set[asyncio.Future[None]] = set()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until `stop` is called or the task is cancelled; running operations may finish first."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._bus.serve(MANAGERS, self._confirm)),
+                group.create_task(self._hear(REPORTS, self._on_report)),
+                group.create_task(self._hear(HINTS, self._on_hint)),
+                group.create_task(self._hear(HA, self._on_topology)),
+                group.create_task(self._look_at_all()),
+            ]
+            await self._stopping.wait()
+            await self._finish_work()
+            for task in tasks:
+                task.cancel()
+
+    def stop(self) -> None:
+        """Take no more work; `run` returns when what is running has finished, or `stop_limit` is over."""
+        self._stopping.set()
+
+    async def _finish_work(self) -> None:
+        workers = [task for task in self._workers.values() if not task.done()]
+        if workers:
+            _, late = await asyncio.wait(workers, timeout=self._settings.stop_limit)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # --- hearing --------------------------------------------------------------------------------------------------
+
+    async def _hear(self, topic: str, handle: Callable[[Message], Awaitable[None]]) -> None:
+        async for message in self._bus.listen(topic):
+            try:
+                await handle(message)
+            except RedkeepError as error:
+                log.warning("%s %s: %s", topic, message.id, error)
+            except Exception:
+                log.exception("%s %s could not be handled", topic, message.id)
+
+    async def _on_report(self, message: Message) -> None:
+        report, now = decode_report(message.body), time.monotonic()
+        if isinstance(report, Exit):
+            log.warning("%s on %s has ended: %s", report.facts.instance_id, report.host_id, report.facts.detail)
+            self._sightings.see(report.facts, now)
+            await self._consider_owner(report.facts.instance_id)
+        else:
+            self._sightings.fold(report, now)
+
+    async def _on_hint(self, message: Message) -> None:
+        group_id = str(message.body["group"])
+        if message.body.get("urgent"):
+            self._runner.overtake(group_id)
+        self._work_on(group_id)
+
+    async def _on_topology(self, message: Message) -> None:
+        self._sightings.changed(str(message.body["group"]), time.monotonic())
+
+    async def _confirm(self, body: Body) -> Body:
+        """An agent wants its primaries confirmed: those, and only those, whom the store knows as rightful."""
+        report = decode_report(body)
+        if isinstance(report, Exit):
+            return encode_confirmation(Confirmation((), (), 0))
+        async with self._store.read() as tx:
+            instances = await tx.instances(host_id=report.host_id)
+            groups = {
+                one.group_id: await tx.group(one.group_id) for one in instances if one.id in report.wants_confirmed
+            }
+        await self._keep_host(report)
+        rightful = {group.rightful_primary_id for group in groups.values() if group}
+        known = {one.id for one in instances if one.id in report.wants_confirmed}
+        return encode_confirmation(
+            Confirmation(
+                confirmed=tuple(sorted(known & rightful)),
+                denied=tuple(sorted(known - rightful)),
+                lease_seconds=self._settings.word_seconds,
+            )
+        )
+
+    async def _keep_host(self, report: HostReport) -> None:
+        """The host's row: written when it says something new, and every few seconds as a sign of life."""
+        host = _host_of(report)
+        written_at, written = self._hosts_written.get(host.id, (float("-inf"), host))
+        news = replace(written, disk_free_bytes=host.disk_free_bytes) != host
+        if not news and time.monotonic() - written_at < HOST_WRITE_INTERVAL:
+            return
+        async with self._store.begin() as tx:
+            await tx.save(replace(host, seen_at=await tx.now()))
+        self._hosts_written[host.id] = (time.monotonic(), host)
+
+    # --- looking and deciding -------------------------------------------------------------------------------------
+
+    async def _look_at_all(self) -> None:
+        while True:
+            started = time.monotonic()
+            try:
+                await self._consider_all()
+            except RedkeepError as error:
+                log.warning("the store cannot be read: %s", error)
+            except Exception:
+                log.exception("a look at the groups failed; the next one comes")
+            await asyncio.sleep(max(0.05, started + self._settings.look_interval - time.monotonic()))
+
+    async def _consider_all(self) -> None:
+        async with self._store.read() as tx:
+            groups = await tx.groups()
+            instances = await tx.instances()
+            busy = {one.group_id for one in await tx.open_operations()}
+        members: dict[str, list[Instance]] = {}
+        for one in instances:
+            members.setdefault(one.group_id, []).append(one)
+        self._groups_by_instance = {one.id: one.group_id for one in instances}
+        for group in groups:
+            await self._consider(self._sightings.view(group, tuple(members.get(group.id, ()))), group.id in busy)
+        for group_id in busy:
+            self._work_on(group_id)
+
+    async def _consider_owner(self, instance_id: str) -> None:
+        """Look at the group of one instance now."""
+        async with self._store.read() as tx:
+            instance = await tx.instance(instance_id)
+            group = await tx.group(instance.group_id) if instance else None
+            if group is None:
+                return
+            instances = tuple(await tx.instances(group_id=group.id))
+            busy = bool(await tx.open_operations(group_id=group.id))
+        await self._consider(self._sightings.view(group, instances), busy)
+
+    async def _consider(self, view: GroupView, busy: bool) -> None:
+        verdict = judge(view, time.monotonic(), self._settings.limits)
+        self._report_degraded(view.group, verdict)
+        match verdict:
+            case FailOver():
+                await self._submit_failover(view, verdict)
+            case RestartPrimary() if not busy and self._may_repair(view.group.id):
+                await self._submit_repair(view.group, (view.group.rightful_primary_id or "",), verdict.reason)
+            case Realign() if not busy and self._may_repair(view.group.id):
+                await self._submit_repair(view.group, verdict.instance_ids, verdict.reason)
+            case _:
+                pass
+
+    def _report_degraded(self, group: Group, verdict: Verdict) -> None:
+        reason = verdict.reason if isinstance(verdict, Degraded) else ""
+        if reason and group.id not in self._degraded:
+            log.warning("group %s is degraded: %s", group.id, reason)
+        if reason:
+            self._degraded[group.id] = reason
+        elif isinstance(verdict, Healthy):
+            self._degraded.pop(group.id, None)
+
+    async def _submit_failover(self, view: GroupView, verdict: FailOver) -> None:
+        args = {"reason": verdict.reason, "proven": verdict.proven, "history": view.history}
+        if await self._submit(view.group, Kind.FAIL_OVER, args, verdict.reason, self._settings.failover_deadline):
+            self._sightings.failed_over(view.group.id, time.monotonic())
+            self._runner.overtake(view.group.id)
+            self._background(self._bus.publish(HINTS, {**hint(view.group.id), "urgent": True}))
+        self._work_on(view.group.id)
+
+    def _background(self, act: Awaitable[object]) -> None:
+        """A hint to the other managers: nobody waits for it, and its failure costs a second."""
+        task = asyncio.ensure_future(_quietly(act))
+        self._hints.add(task)
+        task.add_done_callback(self._hints.discard)
+
+    def _may_repair(self, group_id: str) -> bool:
+        return time.monotonic() - self._repaired.get(group_id, float("-inf")) > self._settings.repair_pause
+
+    async def _submit_repair(self, group: Group, instance_ids: tuple[str, ...], reason: str) -> None:
+        self._repaired[group.id] = time.monotonic()
+        await self._submit(group, Kind.REPAIR, {"instances": list(instance_ids), "reason": reason}, reason, 60.0)
+        self._work_on(group.id)
+
+    async def _submit(self, group: Group, kind: Kind, args: dict[str, object], reason: str, limit: float) -> bool:
+        """Record an operation, unless one of its kind is open for the group already."""
+        async with self._store.begin() as tx:
+            if any(one.kind is kind for one in await tx.open_operations(group_id=group.id)):
+                return False
+            now = await tx.now()
+            operation = Operation(
+                id=str(uuid.uuid4()),
+                group_id=group.id,
+                kind=kind,
+                created=now,
+                args=args,
+                deadline=now + limit,
+                requested_by=self._settings.name,
+            )
+            await tx.save(operation)
+            await tx.record(_decision(operation, group, reason, now))
+        log.warning("%s of group %s: %s", kind, group.id, reason)
+        return True
+
+    # --- working --------------------------------------------------------------------------------------------------
+
+    def _work_on(self, group_id: str) -> None:
+        """One worker per group; told again while it works, it looks again when it is through."""
+        if self._stopping.is_set():
+            return
+        worker = self._workers.get(group_id)
+        if worker is not None and not worker.done():
+            self._again.add(group_id)
+            return
+        self._workers[group_id] = asyncio.create_task(self._work(group_id), name=f"work on {group_id}")
+
+    async def _work(self, group_id: str) -> None:
+        """The runner's supervisor."""
+        while not self._stopping.is_set():
+            self._again.discard(group_id)
+            try:
+                again_after = await self._runner.work(group_id)
+            except RedkeepError as error:
+                log.warning("group %s cannot be worked on: %s", group_id, error)
+                again_after = 1.0
+            except Exception:
+                log.exception("work on group %s failed", group_id)
+                again_after = 1.0
+            self._sightings.changed(group_id, time.monotonic())
+            if group_id in self._again:
+                continue
+            if again_after is None:
+                return
+            await asyncio.sleep(again_after)
+
+
+async def _quietly(act: Awaitable[object]) -> None:
+    with contextlib.suppress(RedkeepError):
+        await act
+
+
+def _host_of(report: HostReport) -> Host:
+    return Host(
+        id=report.host_id,
+        address=report.address,
+        port_low=report.port_low,
+        port_high=report.port_high,
+        versions=report.versions,
+        memory_bytes=report.memory_bytes,
+        disk_bytes=report.disk_bytes,
+        disk_free_bytes=report.disk_free_bytes,
+        seen_at=0.0,
+    )
+
+
+def _decision(operation: Operation, group: Group, reason: str, now: float) -> Event:
+    return Event(
+        at=now,
+        kind=operation.kind,
+        text=f"decided: {reason}",
+        project_id=group.project_id,
+        group_id=group.id,
+        operation_id=operation.id,
+        actor=operation.requested_by,
+    )

@@ -1,0 +1,31 @@
+"""What a manager needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from redkeep.decide.recovery import Limits
+from redkeep.model.instance import Flavor
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerSettings:
+    """Read once at the start."""
+
+    name: str
+    """Names this manager among all; two that run at once must not share it."""
+    flavors: Mapping[str, Flavor]
+    lease_seconds: float = 5.0
+    """How long the operations of a manager that died wait for another one."""
+    word_seconds: float = 3.0
+    """How long an agent's primaries may write after a confirmation."""
+    look_interval: float = 1.0
+    """Seconds between two looks at everything; reports and hints only make a look come sooner."""
+    repair_pause: float = 5.0
+    """Seconds before a group whose repair has just been tried is repaired again."""
+    failover_deadline: float = 120.0
+    """Seconds after which a failover that cannot be done is given up, and the group judged anew."""
+    stop_limit: float = 8.0
+    """Seconds that running operations get to finish when the manager is told to stop."""
+    limits: Limits = field(default_factory=Limits)

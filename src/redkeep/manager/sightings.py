@@ -1,0 +1,67 @@
+"""What this manager has seen: the fold of all reports. In memory: a manager that starts sees it all anew at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from redkeep.decide.recovery import GroupView
+from redkeep.model.facts import HostReport, Process, ServerFacts
+from redkeep.model.instance import Group, Instance
+from redkeep.model.topology import Role
+
+
+class Sightings:
+    """Last facts by instance, last word by host, last history by primary. Times are monotonic seconds."""
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._facts: dict[str, ServerFacts] = {}
+        self._heard: dict[str, float] = {}
+        self._named: dict[str, frozenset[str]] = {}
+        self._history: dict[str, str] = {}
+        self._changed: dict[str, float] = {}
+        self._failed_over: dict[str, float] = {}
+
+    def fold(self, report: HostReport, now: float) -> None:
+        """An agent's heartbeat: what it does not name, it does not have."""
+        self._heard[report.host_id] = now
+        self._named[report.host_id] = frozenset(facts.instance_id for facts in report.servers)
+        for facts in report.servers:
+            self.see(facts, now)
+
+    def see(self, facts: ServerFacts, now: float) -> None:
+        """One server."""
+        self._facts[facts.instance_id] = replace(facts, seen_at=now)
+        if facts.process is Process.RUNNING and facts.role is Role.PRIMARY:
+            self._history[facts.instance_id] = facts.replication_id
+
+    def changed(self, group_id: str, now: float) -> None:
+        """The group's topology has just changed."""
+        self._changed[group_id] = now
+
+    def failed_over(self, group_id: str, now: float) -> None:
+        self._failed_over[group_id] = now
+
+    def history_of(self, instance_id: str | None) -> str:
+        """Replication id under which it was last seen as primary; "" when it never was."""
+        return self._history.get(instance_id or "", "")
+
+    def facts_of(self, instance: Instance) -> ServerFacts | None:
+        """The last look; ABSENT when its agent reports and does not know it; None when nothing was heard."""
+        host = instance.host_id or ""
+        if host in self._named and instance.id not in self._named[host]:
+            return ServerFacts(instance.id, Process.ABSENT, seen_at=self._heard[host])
+        return self._facts.get(instance.id)
+
+    def view(self, group: Group, instances: tuple[Instance, ...]) -> GroupView:
+        never = float("-inf")
+        return GroupView(
+            group=group,
+            instances=instances,
+            facts={one.id: facts for one in instances if (facts := self.facts_of(one))},
+            heard=self._heard,
+            history=self.history_of(group.rightful_primary_id),
+            last_failover=self._failed_over.get(group.id, never),
+            changed_at=self._changed.get(group.id, never),
+            watching_since=self._since,
+        )

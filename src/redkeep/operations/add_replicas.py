@@ -1,0 +1,83 @@
+"""Add replicas to a group: place and start them as followers of the primary, wait until each has the whole data set.
+
+The primary is told of the larger group before anyone may be promoted: its agent must count the new members before the
+managers do (see `decide/fencing.py`).
+
+`args`: `instances`, the new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from redkeep.errors import Refused
+from redkeep.model.facts import Process, ServerFacts
+from redkeep.model.instance import Instance, Status
+from redkeep.model.orders import Brief, EnsureRunning
+from redkeep.operations.context import Run
+from redkeep.operations.placing import ensure_placed, start_placed
+
+
+async def run(run: Run) -> None:
+    names = [name for name in run.arg("instances") if run.find(name)]
+    if not names:
+        raise Refused("the replicas were deleted before they were made", kind="missing")
+
+    await run.step("place", 0.05)
+    for name in names:
+        await ensure_placed(run, name)
+
+    await run.step("start", 0.1)
+    for name in names:
+        await _start(run, name)
+
+    await run.step("synchronise", 0.2)
+    await _until_synchronised(run, names)
+
+    run.mark("brief the primary", 0.95)
+    everyone = (*run.members, *(one for one in run.instances if one.id in names and one.status is Status.BUILD))
+    told = run.topology(run.primary.id, everyone)
+    await run.tell(run.primary, Brief(run.assignment(run.primary, told)))
+
+    run.mark("record", 1.0)
+    ready = [replace(run.instance(name), status=Status.ACTIVE, fault=None) for name in names]
+    group = replace(run.group, topology_epoch=run.group.epoch)
+    await run.save(*ready, group, note=f"{', '.join(one.name for one in ready)} follow {run.primary.name}")
+
+    run.mark("brief the others")
+    await run.announce(told)
+    await run.brief_members(told)
+
+
+async def give_up(run: Run, reason: str) -> None:
+    names = [name for name in run.arg("instances") if (one := run.find(name)) and one.status is Status.BUILD]
+    await run.settle(names, Status.ERROR, reason)
+
+
+async def _start(run: Run, name: str) -> None:
+    instance = run.instance(name)
+    told = run.topology(run.primary.id, (*run.members, instance))
+    await start_placed(run, name, EnsureRunning(run.spec(instance), run.assignment(instance, told)))
+
+
+async def _until_synchronised(run: Run, names: list[str]) -> None:
+    """Each has a live link and has completed its first synchronisation."""
+    pending = list(names)
+    while pending:
+        facts = await run.look([run.instance(name) for name in pending])
+        pending = [name for name in pending if not (name in facts and facts[name].alive and _linked(facts[name]))]
+        if pending:
+            done = 1 - len(pending) / len(names)
+            run.operation = replace(run.operation, progress=0.2 + 0.7 * done)
+            await asyncio.gather(*(_restart_if_gone(run, run.instance(name), facts) for name in pending))
+            await run.wait(0.05)
+
+
+def _linked(facts: ServerFacts) -> bool:
+    return facts.synced_once and facts.upstream is not None and facts.upstream.link_up
+
+
+async def _restart_if_gone(run: Run, instance: Instance, facts: dict[str, ServerFacts]) -> None:
+    if instance.id in facts and facts[instance.id].process is Process.ABSENT:
+        await _start(run, instance.id)

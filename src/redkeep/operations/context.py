@@ -1,0 +1,238 @@
+"""What a runbook acts with: the rows, guarded changes, orders to agents, and the marks between its steps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from redkeep.decide.topology import assignment, members, topology
+from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch
+from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
+from redkeep.model.instance import Event, Fault, Flavor, Group, Instance, Status
+from redkeep.model.operation import Kind, Operation, State
+from redkeep.model.orders import Brief, Order, target
+from redkeep.model.topology import Topology
+from redkeep.orders import HA, encode_news
+from redkeep.ports import Agents, Bus, Store, Transaction
+
+log = logging.getLogger(__name__)
+
+StepHook = Callable[[Kind, str], None]
+"""Called at every mark. Tests let it kill the doer there."""
+
+
+class Overtaken(Exception):
+    """Something more urgent waits for this group; the operation goes on later, from the top."""
+
+
+def no_hook(kind: Kind, step: str) -> None:
+    """What is called at every mark in production."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all operations of one manager share."""
+
+    store: Store
+    agents: Agents
+    bus: Bus
+    flavors: Mapping[str, Flavor]
+    word_seconds: float = 3.0
+    """How long an agent's primaries may write after their last confirmation."""
+    lag_limit_bytes: int = 64 * 1024 * 1024
+    """A replica that lacks more than this is not promoted: writers would wait for too long."""
+    at_step: StepHook = no_hook
+
+
+@dataclass(slots=True)
+class Run:
+    """One operation being worked on by one manager, under the lease that `group` carries."""
+
+    tools: Tools
+    holder: str
+    operation: Operation
+    group: Group
+    instances: tuple[Instance, ...]
+    """Those of the group that are not deleted."""
+    overtaken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # --- marks ----------------------------------------------------------------------------------------------------
+
+    def mark(self, step: str, progress: float | None = None) -> None:
+        """Enter a step. It is written down with the next change: free of cost where milliseconds count."""
+        self.operation = replace(
+            self.operation,
+            state=State.RUNNING,
+            step=step,
+            progress=self.operation.progress if progress is None else progress,
+        )
+        self.tools.at_step(self.operation.kind, step)
+
+    async def step(self, step: str, progress: float | None = None) -> None:
+        """Enter a step and write it down, for everyone who watches the progress."""
+        self.mark(step, progress)
+        async with self.change():
+            pass
+
+    # --- rows -----------------------------------------------------------------------------------------------------
+
+    def arg(self, name: str) -> Any:
+        return self.operation.args[name]
+
+    def instance(self, instance_id: str) -> Instance:
+        """Raises Refused (`missing`) when it is gone."""
+        for one in self.instances:
+            if one.id == instance_id:
+                return one
+        raise Refused(f"instance {instance_id} is not there any more", kind="missing")
+
+    def find(self, instance_id: str | None) -> Instance | None:
+        return next((one for one in self.instances if one.id == instance_id), None)
+
+    @property
+    def primary(self) -> Instance:
+        """The present primary, as the store has it."""
+        return self.instance(self.group.primary_id or "")
+
+    @property
+    def members(self) -> tuple[Instance, ...]:
+        return members(self.instances)
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[Transaction]:
+        """Change rows, provided that the lease still holds; the operation's state is written with them.
+
+        Raises StaleEpoch when somebody else has the lease. The rows that this value carries are read anew at the end.
+        """
+        async with self.tools.store.begin() as tx:
+            group = await tx.group(self.group.id, lock=True)
+            if group is None or group.epoch != self.group.epoch or group.holder != self.holder:
+                raise StaleEpoch(f"the lease of group {self.group.id} is lost", seen=group.epoch if group else 0)
+            yield tx
+            await tx.save(self.operation)
+            self.group = await tx.group(self.group.id) or group
+            self.instances = tuple(await tx.instances(group_id=self.group.id))
+
+    async def save(self, *rows: Group | Instance, note: str = "", about: str | None = None) -> None:
+        """One guarded change that saves these rows and, with `note`, records an event (about an instance)."""
+        async with self.change() as tx:
+            await tx.save(*rows)
+            if note:
+                await tx.record(await self._event(tx, note, about))
+
+    async def note(self, text: str, about: str | None = None) -> None:
+        """Record what happened, for the operator."""
+        await self.save(note=text, about=about)
+
+    async def settle(self, instance_ids: Iterable[str], status: Status, fault: str | None = None) -> None:
+        """Give instances back to their owner, in this status."""
+        async with self.change() as tx:
+            now = await tx.now()
+            for name in instance_ids:
+                if one := self.find(name):
+                    told = Fault(fault, now) if fault else None
+                    await tx.save(replace(one, status=status, fault=told, updated=now))
+
+    async def _event(self, tx: Transaction, text: str, about: str | None) -> Event:
+        return Event(
+            at=await tx.now(),
+            kind=self.operation.kind,
+            text=text,
+            project_id=self.group.project_id,
+            group_id=self.group.id,
+            instance_id=about,
+            operation_id=self.operation.id,
+            actor=self.holder,
+        )
+
+    # --- what servers are told ------------------------------------------------------------------------------------
+
+    def spec(self, instance: Instance) -> ServerSpec:
+        flavor = self.tools.flavors[instance.flavor_id]
+        if instance.address is None:
+            raise Refused(f"{instance.name} has no place yet")
+        return ServerSpec(
+            instance_id=instance.id,
+            group_id=instance.group_id,
+            version=instance.version,
+            address=instance.address,
+            maxmemory_bytes=flavor.maxmemory_bytes,
+            process_limit_bytes=flavor.process_limit_bytes,
+            secrets=self.group.secrets,
+            users=self.group.users,
+        )
+
+    def topology(self, primary_id: str | None, among: Iterable[Instance] | None = None) -> Topology:
+        """The group with this primary, at the epoch of our lease."""
+        return topology(self.group.id, self.group.epoch, self.members if among is None else among, primary_id)
+
+    def assignment(self, instance: Instance, told: Topology) -> Assignment:
+        return assignment(instance, told)
+
+    async def tell(self, instance: Instance, order: Order, *, timeout: float = 10.0) -> ServerFacts:
+        """Have the agent of an instance execute an order."""
+        if target(order).epoch != self.group.epoch:
+            raise StaleEpoch(f"the order is of epoch {target(order).epoch}", seen=self.group.epoch)
+        return await self.tools.agents.tell(instance.host_id or "", order, timeout=timeout)
+
+    async def try_tell(self, instance: Instance, order: Order) -> str | None:
+        """The same, for what may be done later as well; returns why it was not done."""
+        try:
+            await self.tell(instance, order)
+        except StaleEpoch:
+            raise
+        except RedkeepError as error:
+            log.info("%s: %s", instance.name, error)
+            return str(error)
+        return None
+
+    async def look(self, instances: Collection[Instance], *, timeout: float = 2.0) -> dict[str, ServerFacts]:
+        """Fresh facts by instance; those whose agent does not answer are left out."""
+        by_host: dict[str, list[str]] = {}
+        for one in instances:
+            if one.host_id:
+                by_host.setdefault(one.host_id, []).append(one.id)
+        looks = (self._look(host_id, names, timeout) for host_id, names in by_host.items())
+        return {facts.instance_id: facts for found in await asyncio.gather(*looks) for facts in found}
+
+    async def _look(self, host_id: str, names: list[str], timeout: float) -> tuple[ServerFacts, ...]:
+        try:
+            return await self.tools.agents.look(host_id, names, timeout=timeout)
+        except RedkeepError as error:
+            log.info("host %s: %s", host_id, error)
+            return ()
+
+    async def until_loaded(self, instance: Instance) -> ServerFacts:
+        """Wait until the server has loaded its data; the operation's deadline bounds it."""
+        while True:
+            facts = (await self.look([instance])).get(instance.id)
+            if facts is not None and facts.process is Process.RUNNING:
+                return facts
+            if facts is not None and facts.process in (Process.EXITED, Process.ABSENT):
+                raise NotNow(f"{instance.name} is {facts.process}: {facts.detail}")
+            await self.wait(0.05)
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep between two looks. Raises Overtaken when something more urgent waits for the group."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.overtaken.wait()
+        except TimeoutError:
+            return
+        raise Overtaken
+
+    async def announce(self, told: Topology) -> None:
+        """Tell everyone who listens to the control plane. A hint: its loss costs time, nothing else."""
+        try:
+            await self.tools.bus.publish(HA, encode_news(told))
+        except RedkeepError as error:
+            log.info("topology of %s not announced: %s", told.group_id, error)
+
+    async def brief_members(self, told: Topology) -> None:
+        """Tell every member the topology; those out of reach learn it when they are realigned."""
+        orders = (self.try_tell(one, Brief(self.assignment(one, told))) for one in self.members)
+        await asyncio.gather(*orders)

@@ -1,0 +1,40 @@
+"""Create an instance: place it, start redis-server as nobody's replica, open it for writes.
+
+`args`: `instance`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from redkeep.decide.topology import topology
+from redkeep.model.instance import Status
+from redkeep.model.orders import EnsureRunning, Promote
+from redkeep.operations.context import Run
+from redkeep.operations.placing import ensure_placed, start_placed
+
+
+async def run(run: Run) -> None:
+    name = run.arg("instance")
+    await run.step("place", 0.1)
+    await ensure_placed(run, name)
+
+    run.mark("start", 0.3)
+    told = topology(run.group.id, run.group.epoch, [run.instance(name)], name)
+    await start_placed(run, name, EnsureRunning(run.spec(run.instance(name)), run.assignment(run.instance(name), told)))
+
+    run.mark("load", 0.6)
+    await run.until_loaded(run.instance(name))
+
+    run.mark("open", 0.9)
+    await run.tell(run.instance(name), Promote(run.assignment(run.instance(name), told)))
+
+    run.mark("record", 1.0)
+    ready = replace(run.instance(name), status=Status.ACTIVE, fault=None)
+    group = replace(run.group, primary_id=name, topology_epoch=run.group.epoch)
+    await run.save(ready, group, note=f"{ready.name} is ready on {ready.address}", about=name)
+    await run.announce(told)
+
+
+async def give_up(run: Run, reason: str) -> None:
+    await run.settle([run.arg("instance")], Status.ERROR, reason)

@@ -1,0 +1,124 @@
+"""Fail over: the primary is gone, a replica takes its place.
+
+With proof (its own agent saw the process end) the most current replica is promoted at once. Without proof the old
+primary may still be writing behind a partition: then its word is revoked in the store, its replicas are isolated so
+that they carry it no longer, and its word is waited out before anyone is promoted (see `decide/fencing.py`).
+
+`args`: `reason`; `proven`; `history`, the replication id of the primary when it was last seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from redkeep.decide.fencing import may_replace
+from redkeep.decide.promotion import Chosen, NobodyFit, most_current
+from redkeep.errors import NotNow, Refused
+from redkeep.model.facts import Process, ServerFacts
+from redkeep.model.instance import Instance
+from redkeep.model.orders import EnsureRunning, Follow, Isolate, Promote
+from redkeep.model.topology import Role
+from redkeep.operations.context import Run
+from redkeep.operations.succession import record_primary
+
+LOOK_LIMIT = 0.5
+"""Seconds that a look may take here: whoever does not answer by then is not chosen."""
+ACKNOWLEDGEMENT_FADES = 3.0
+"""Seconds after which an isolated replica's last acknowledgement cannot carry the old primary any more."""
+MARGIN = 0.5
+
+
+async def run(run: Run) -> None:
+    run.mark("look", 0.1)
+    facts = await run.look(run.members, timeout=LOOK_LIMIT)
+    old = run.instance(run.operation.choice.get("old") or run.group.primary_id or "")
+    if _is_back(facts.get(old.id)) and not run.operation.choice:
+        await run.note(f"{old.name} is back: no failover", old.id)
+        return
+    chosen = _choose(run, old, facts)
+
+    run.mark("choose", 0.3)
+    doubted = _doubted(run, old, chosen, facts)
+    await _save_choice(run, old, chosen)
+
+    if doubted:
+        chosen = await _make_sure(run, old, chosen)
+
+    successor = run.instance(chosen.instance_id)
+    told = run.topology(successor.id)
+    run.mark("promote", 0.5)
+    await run.tell(successor, Promote(run.assignment(successor, told)))
+
+    run.mark("record", 0.7)
+    await record_primary(run, successor.id, f"{successor.name} is primary: {run.arg('reason')}")
+
+    run.mark("repoint", 0.9)
+    await run.announce(told)
+    others = [one for one in run.members if one.id not in (successor.id, old.id)]
+    await asyncio.gather(*(run.try_tell(one, Follow(run.assignment(one, told))) for one in others))
+
+    run.mark("bring back", 1.0)
+    missed = await run.try_tell(old, EnsureRunning(run.spec(old), run.assignment(old, told)))
+    await run.note(
+        f"{old.name} follows {successor.name}" if missed is None else f"{old.name} is away: {missed}", old.id
+    )
+
+
+async def give_up(run: Run, reason: str) -> None:
+    """The choice stays: it may have been acted on. The manager judges the group anew."""
+    await run.note(f"failover did not succeed: {reason}")
+
+
+def _is_back(facts: ServerFacts | None) -> bool:
+    return facts is not None and facts.alive and facts.role is Role.PRIMARY
+
+
+def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen:
+    """An earlier choice stands while its server lives: it may have been promoted. Raises NotNow when nobody is fit."""
+    earlier = facts.get(run.group.successor_id or "")
+    if earlier is not None and earlier.alive and earlier.instance_id != old.id:
+        return Chosen(earlier.instance_id, earlier.offset, "it was chosen before")
+    fit = most_current((found for name, found in facts.items() if name != old.id), history=run.arg("history"))
+    if isinstance(fit, NobodyFit):
+        raise NotNow(f"nobody can take the place of {old.name}: {fit.reason}")
+    return fit
+
+
+def _doubted(run: Run, old: Instance, chosen: Chosen, facts: Mapping[str, ServerFacts]) -> bool:
+    """Whether the old primary, or one that was told to take its place, may be writing out of our sight."""
+    suspects = {old.id} if not run.arg("proven") else set()
+    if (earlier := run.group.successor_id) and earlier != chosen.instance_id:
+        suspects.add(earlier)
+    return any(name not in facts or facts[name].process is not Process.EXITED for name in suspects)
+
+
+async def _save_choice(run: Run, old: Instance, chosen: Chosen) -> None:
+    choice = {"old": old.id, "successor": chosen.instance_id, "reason": chosen.reason}
+    run.operation = replace(run.operation, choice=choice)
+    await run.save(replace(run.group, successor_id=chosen.instance_id))
+
+
+async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
+    """Take the old primary's supporters away, wait until its word has run out, choose again among those left."""
+    replicas = [one for one in run.members if one.id != old.id]
+    run.mark("isolate")
+    orders = (run.try_tell(one, Isolate(one.id, run.group.id, run.group.epoch)) for one in replicas)
+    isolated = [one for one, missed in zip(replicas, await asyncio.gather(*orders), strict=True) if missed is None]
+    size = len(run.members)
+    if not may_replace(group_size=size, may_still_follow=size - 1 - len(isolated)):
+        await run.save(replace(run.group, successor_id=None))
+        raise Refused(f"too few replicas can be reached to be sure that nobody follows {old.name}", kind="busy")
+
+    run.mark("wait out its word", 0.4)
+    await asyncio.sleep(max(run.tools.word_seconds, ACKNOWLEDGEMENT_FADES) + MARGIN)
+
+    run.mark("choose again")
+    facts = await run.look(isolated, timeout=LOOK_LIMIT)
+    final = most_current(facts.values(), history=run.arg("history"))
+    if isinstance(final, NobodyFit):
+        raise NotNow(f"nobody can take the place of {old.name}: {final.reason}")
+    if final.instance_id != chosen.instance_id:
+        await _save_choice(run, old, final)
+    return final

@@ -1,0 +1,117 @@
+"""Promote a replica while its primary lives, losing nothing.
+
+Writers are made to wait on the old primary, the successor applies the last byte, becomes primary, and the old one turns
+into its replica: then the waiting writes are answered READONLY, which every client knows to mean "not here, and not
+run". All of it is between the marks `hold writes` and `record`; nothing is written to the store there.
+
+`args`: `instance`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from redkeep.decide.promotion import lag_bytes, unfitness
+from redkeep.errors import NotNow, Refused
+from redkeep.model.facts import ServerFacts
+from redkeep.model.instance import Instance, Status
+from redkeep.model.orders import Follow, HoldWrites, Promote, ReleaseWrites
+from redkeep.model.topology import Role, Topology
+from redkeep.operations.context import Run
+from redkeep.operations.succession import record_primary
+
+CATCH_UP = 1.0
+"""Seconds that writers wait at the most for the successor to apply what is left."""
+
+
+async def run(run: Run) -> None:
+    successor = run.instance(run.arg("instance"))
+    if run.group.primary_id != successor.id:
+        await _switch(run, successor)
+    told = run.topology(successor.id)
+    run.mark("tell")
+    await run.announce(told)
+    await _settle(run)
+
+
+async def give_up(run: Run, reason: str) -> None:
+    """Roll forward is `run`'s business; here the old primary gets its writes back, unless the successor has them."""
+    facts = await run.look(run.members)
+    chosen = facts.get(run.group.successor_id or "")
+    if chosen is None or chosen.role is not Role.PRIMARY:
+        await _take_back(run)
+        await _settle(run, reason)
+    else:
+        failed = [one.id for one in run.instances if one.status is Status.PROMOTE]
+        await run.settle(failed, Status.ERROR, reason)
+
+
+async def _switch(run: Run, successor: Instance) -> None:
+    run.mark("look", 0.1)
+    await _until_fit(run, successor)
+
+    run.mark("choose", 0.4)
+    await run.save(replace(run.group, successor_id=successor.id), note=f"{successor.name} was chosen to be promoted")
+    old, told = run.primary, run.topology(successor.id)
+
+    run.mark("hold writes", 0.5)
+    final = await run.tell(old, HoldWrites(old.id, run.group.id, run.group.epoch, patience=2 * CATCH_UP))
+
+    run.mark("promote", 0.6)
+    await _promote(run, successor, told, final)
+
+    run.mark("repoint", 0.8)
+    await _repoint(run, successor, old, told)
+
+    run.mark("record", 1.0)
+    await record_primary(run, successor.id, f"{successor.name} is primary; {old.name} follows it; nothing was lost")
+
+
+async def _until_fit(run: Run, successor: Instance) -> None:
+    """Wait, writers undisturbed, until the successor is close behind. Raises Refused when it cannot be promoted."""
+    facts = await run.look(run.members)
+    mine, primary = facts.get(successor.id), facts.get(run.primary.id)
+    if mine is None or primary is None:
+        raise NotNow(f"the agents of {successor.name} and {run.primary.name} must both be reachable")
+    if mine.role is Role.PRIMARY or primary.role is not Role.PRIMARY:
+        return  # an earlier attempt came so far; what follows finishes it
+    if reason := _unfit(mine, primary, run.tools.lag_limit_bytes):
+        raise Refused(f"{successor.name} cannot be promoted: {reason}", kind="busy")
+
+
+def _unfit(mine: ServerFacts, primary: ServerFacts, limit: int) -> str | None:
+    if reason := unfitness(mine, primary.replication_id):
+        return reason
+    if mine.upstream is not None and not mine.upstream.link_up:
+        return "its link to the primary is down"
+    if (lag := lag_bytes(mine, primary)) > limit:
+        return f"it lags {lag} bytes behind; the limit is {limit}"
+    return None
+
+
+async def _promote(run: Run, successor: Instance, told: Topology, final: ServerFacts) -> None:
+    order = Promote(run.assignment(successor, told), final.replication_id, final.offset, CATCH_UP)
+    try:
+        await run.tell(successor, order)
+    except NotNow as error:
+        await _take_back(run)
+        raise Refused(f"{successor.name} was not promoted: {error}", kind="busy") from error
+
+
+async def _repoint(run: Run, successor: Instance, old: Instance, told: Topology) -> None:
+    """The old primary first: writers wait there for their answer."""
+    others = [one for one in run.members if one.id not in (successor.id, old.id)]
+    orders = [run.tell(old, Follow(run.assignment(old, told)))]
+    rest = [run.try_tell(one, Follow(run.assignment(one, told))) for one in others]
+    await asyncio.gather(*orders, *rest)
+
+
+async def _take_back(run: Run) -> None:
+    if run.group.successor_id is not None:
+        await run.save(replace(run.group, successor_id=None))
+    await run.try_tell(run.primary, ReleaseWrites(run.primary.id, run.group.id, run.group.epoch))
+
+
+async def _settle(run: Run, reason: str | None = None) -> None:
+    await run.settle([one.id for one in run.instances if one.status is Status.PROMOTE], Status.ACTIVE, reason)

@@ -1,0 +1,37 @@
+"""Bring servers back into the role that the store gives them: after a crash without successor, or one that went astray.
+
+`args`: `instances`.
+"""
+
+from __future__ import annotations
+
+from redkeep.model.facts import Process
+from redkeep.model.instance import Instance
+from redkeep.model.orders import Brief, EnsureRunning, Promote
+from redkeep.operations.context import Run
+
+
+async def run(run: Run) -> None:
+    astray = [one for name in run.arg("instances") if (one := run.find(name)) and one.address]
+    first = [one for one in astray if one.id == run.group.rightful_primary_id]
+    for one in (*first, *(one for one in astray if one not in first)):
+        run.mark(f"realign {one.name}")
+        await _realign(run, one)
+    await run.note(f"{', '.join(one.name for one in astray)} brought back into place")
+
+
+async def give_up(run: Run, reason: str) -> None:
+    await run.note(f"not repaired: {reason}")
+
+
+async def _realign(run: Run, instance: Instance) -> None:
+    assigned = run.assignment(instance, run.topology(run.group.rightful_primary_id))
+    if assigned.primary is not None:
+        await run.tell(instance, EnsureRunning(run.spec(instance), assigned))
+        await run.tell(instance, Brief(assigned))
+        return
+    facts = (await run.look([instance])).get(instance.id)
+    if facts is None or facts.process in (Process.EXITED, Process.ABSENT):
+        await run.tell(instance, EnsureRunning(run.spec(instance), assigned), timeout=30)
+    await run.until_loaded(instance)
+    await run.tell(instance, Promote(assigned))

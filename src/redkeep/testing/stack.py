@@ -1,0 +1,251 @@
+"""A whole Redkeep in one process, on real redis-servers: control Redis, store, agents, managers and the API.
+
+Each part can be stopped, killed (it says and cleans up nothing) and started again, as tests of the hard cases need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from redkeep.agent.service import Agent
+from redkeep.agent.settings import AgentSettings
+from redkeep.api.app import create_app
+from redkeep.api.settings import ApiSettings
+from redkeep.manager.service import Manager
+from redkeep.manager.settings import ManagerSettings
+from redkeep.model.instance import Group, Instance
+from redkeep.model.operation import Kind
+from redkeep.northbound.bus import RedisBus
+from redkeep.operations.context import StepHook, Tools, no_hook
+from redkeep.orders import BusAgents
+from redkeep.ports import Store
+from redkeep.redis.versions import find_servers
+from redkeep.store.sql import open_store
+from redkeep.testing.servers import RedisProcess, free_port
+from redkeep.vault import Vault
+
+PROJECT = "admin"
+
+
+class Killed(BaseException):
+    """What a test's step hook raises: the doer is gone, and nothing of it runs any more."""
+
+
+@dataclass
+class Part:
+    """A running manager or agent: its task, and what it holds."""
+
+    task: asyncio.Task[None]
+    service: Any
+    bus: RedisBus
+    store: Store | None = None
+
+    async def kill(self) -> None:
+        """End it as kill -9 would: no goodbye on the bus, no lease given back."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        for worker in list(getattr(self.service, "_workers", {}).values()):
+            worker.cancel()
+        await self.bus.close()
+        if isinstance(self.service, Agent):
+            await self.service.close()
+
+
+@dataclass
+class Stack:
+    """Use `stack()`; it makes the directory and ends every process."""
+
+    directory: Path
+    control: RedisProcess
+    vault: Vault
+    versions: dict[str, Path] = field(default_factory=lambda: dict(find_servers()))
+    manager_options: dict[str, Any] = field(default_factory=dict)
+    agent_options: dict[str, Any] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    store: Store | None = None
+    api: httpx.AsyncClient | None = None
+    passwords: dict[str, str] = field(default_factory=dict)
+    """Passwords from create replies, by instance name."""
+
+    async def open(self) -> None:
+        self.store = await open_store(self.store_url)
+        api_bus = self.bus("api")
+        settings = ApiSettings(auth="noauth", public_url="http://redkeep.test")
+        app = create_app(settings, self.store, api_bus, self.vault)
+        transport = httpx.ASGITransport(app=app)
+        self.api = httpx.AsyncClient(transport=transport, base_url=f"http://redkeep.test/v1.0/{PROJECT}", timeout=30)
+        self._api_bus = api_bus
+
+    @property
+    def store_url(self) -> str:
+        return f"sqlite:///{self.directory}/redkeep.db"
+
+    def bus(self, name: str) -> RedisBus:
+        return RedisBus(self.control.address, name=name)
+
+    async def start_agent(self, host_id: str = "host-1", **options: Any) -> Part:
+        base = free_port()
+        settings = AgentSettings(
+            host_id=host_id,
+            address="127.0.0.1",
+            directory=self.directory / host_id,
+            programs=self.versions,
+            port_low=min(base, 60000),
+            port_high=min(base, 60000) + 200,
+        )
+        settings = replace(settings, **{**self.agent_options, **options})
+        bus = self.bus(f"agent-{host_id}")
+        agent = Agent(settings, bus, self.vault)
+        return self._add(Part(asyncio.create_task(agent.run(), name=f"agent {host_id}"), agent, bus))
+
+    async def start_manager(self, name: str = "manager-1", at_step: StepHook = no_hook, **options: Any) -> Part:
+        bus, store = self.bus(name), await open_store(self.store_url)
+        flavors = {flavor.id: flavor for flavor in ApiSettings().flavors}
+        settings = replace(ManagerSettings(name=name, flavors=flavors), **{**self.manager_options, **options})
+        tools = Tools(store, BusAgents(bus), bus, flavors, word_seconds=settings.word_seconds, at_step=at_step)
+        manager = Manager(settings, tools)
+        return self._add(Part(asyncio.create_task(manager.run(), name=name), manager, bus, store))
+
+    def _add(self, part: Part) -> Part:
+        self.parts.append(part)
+        return part
+
+    # --- as a user ------------------------------------------------------------------------------------------------
+
+    async def call(self, method: str, path: str, body: Any = None, *, expect: int | None = None) -> Any:
+        """One request to the API; the parsed reply."""
+        assert self.api is not None  # noqa: S101
+        reply = await self.api.request(method, path, json=body)
+        if expect is not None:
+            assert reply.status_code == expect, f"{method} {path}: {reply.status_code} {reply.text}"  # noqa: S101
+        else:
+            reply.raise_for_status()
+        return reply.json() if reply.content else None
+
+    async def create(self, name: str = "db", *, version: str | None = None, **more: Any) -> dict[str, Any]:
+        """Order an instance and wait until it is ready; the shown instance."""
+        body = {"name": name, "flavorRef": 1, "volume": {"size": 1}, **more}
+        if version and "replica_of" not in more:
+            body["datastore"] = {"type": "redis", "version": version}
+        made = (await self.call("POST", "/instances", {"instance": body}))["instance"]
+        if "password" in made:
+            self.passwords[name] = made["password"]
+        return await self.until(made["id"], "ACTIVE")
+
+    async def replicated(self, name: str = "db", replicas: int = 2, version: str | None = None) -> list[dict[str, Any]]:
+        """A primary and its replicas, ready; the primary first."""
+        primary = await self.create(name, version=version)
+        body = {"name": f"{name}-replica", "replica_of": primary["id"], "replica_count": replicas}
+        await self.call("POST", "/instances", {"instance": body})
+        members = [one for one in await self.rows() if one.replica_of == primary["id"]]
+        return [primary, *[await self.until(one.id, "ACTIVE") for one in members]]
+
+    async def until(self, instance_id: str, status: str, limit: float = 30.0) -> dict[str, Any]:
+        """Wait for a status; ERROR ends the wait with what the instance says of it."""
+        deadline = time.monotonic() + limit
+        while True:
+            shown: dict[str, Any] = (await self.call("GET", f"/instances/{instance_id}"))["instance"]
+            if shown["status"] == status:
+                return shown
+            if shown["status"] == "ERROR" or time.monotonic() > deadline:
+                raise AssertionError(f"{shown['name']} is {shown['status']}, not {status}: {shown.get('fault')}")
+            await asyncio.sleep(0.02)
+
+    async def eventually(self, holds: Callable[[], Any], limit: float = 30.0, *, what: str = "") -> Any:
+        """Wait until an asynchronous condition gives something true; return that."""
+        deadline = time.monotonic() + limit
+        while True:
+            if found := await holds():
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what or holds} did not come about in {limit:g} s")
+            await asyncio.sleep(0.02)
+
+    # --- behind the scenes ----------------------------------------------------------------------------------------
+
+    async def rows(self) -> list[Instance]:
+        assert self.store is not None  # noqa: S101
+        async with self.store.read() as tx:
+            return await tx.instances()
+
+    async def group(self, group_id: str) -> Group:
+        assert self.store is not None  # noqa: S101
+        async with self.store.read() as tx:
+            group = await tx.group(group_id)
+        assert group is not None, group_id  # noqa: S101
+        return group
+
+    async def idle(self, limit: float = 30.0) -> None:
+        """Wait until no operation is open."""
+
+        async def none_open() -> bool:
+            assert self.store is not None  # noqa: S101
+            async with self.store.read() as tx:
+                return not await tx.open_operations()
+
+        await self.eventually(none_open, limit, what="the end of all operations")
+
+    def redis_processes(self) -> list[psutil.Process]:
+        """Every redis-server of this stack but the control Redis, whoever started it."""
+        ours = f"{self.directory}/host"
+        found = []
+        for process in psutil.process_iter(["name", "cwd"]):
+            if process.info["name"] == "redis-server" and (process.info["cwd"] or "").startswith(
+                f"{self.directory}/host"
+            ):
+                found.append(process)
+        return found
+
+    async def close(self) -> None:
+        for part in self.parts:
+            await part.kill()
+        for part in self.parts:
+            if part.store is not None:
+                await part.store.close()
+        if self.api is not None:
+            await self.api.aclose()
+            await self._api_bus.close()
+        if self.store is not None:
+            await self.store.close()
+        for process in self.redis_processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        self.control.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@asynccontextmanager
+async def stack(**options: Any) -> AsyncIterator[Stack]:
+    """A stack with its API; agents and managers are the test's to start."""
+    directory = Path(tempfile.mkdtemp(prefix="redkeep-test-"))
+    control = RedisProcess("appendonly yes").start()
+    found = Stack(directory, control, Vault.open(directory / "secret.key"), **options)
+    try:
+        await found.open()
+        yield found
+    finally:
+        await found.close()
+
+
+def kill_at(kind: Kind, step: str, then: asyncio.Event) -> StepHook:
+    """A hook that kills the doer at one step of one kind of operation, and says so."""
+
+    def hook(entered: Kind, entered_step: str) -> None:
+        if entered is kind and entered_step == step and not then.is_set():
+            then.set()
+            raise Killed(f"{kind} {step}")
+
+    return hook
