@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from redkeep.errors import OutcomeUnknown, RedkeepError, Refused, Unavailable
@@ -38,8 +38,6 @@ _POSTGRESQL_UNAVAILABLE = {
     "57": "it is starting, stopping or gone",
     "58": "its disk failed to read or write: look into its log",
     "08": "the connection is lost",
-    "28": "it refuses the user: check the name and the password in the URL",
-    "3D": "there is no such database: create it, or check the URL",
     "42501": "the user may not do this: grant it the ownership of the tables",
 }
 """By SQLSTATE, or by its class where one sentence serves all of the class."""
@@ -86,23 +84,22 @@ def _of_sqlite(error: sqlite3.Error, *, committing: bool) -> RedkeepError | None
 
 def _of_postgresql(error: DBAPIError, *, committing: bool) -> RedkeepError | None:
     state: str | None = getattr(error.orig, "sqlstate", None)
-    first_line = str(error.orig).partition("\n")[0]
-    if state is None:
-        if not error.connection_invalidated and type(error).__name__ not in ("OperationalError", "InterfaceError"):
-            return None
-        return _lost(f"the database cannot be reached: {first_line}", committing=committing)
+    words = " ".join(str(error.orig).split())
+    if isinstance(error, DataError):
+        return Refused(f"the database cannot keep this value: {words}")
+    if state is None:  # the driver's own complaint: no server answered
+        silent = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return _lost(f"the database cannot be reached: {words}", committing=committing) if silent else None
     if state == "23505" and ADDRESS_INDEX in str(error.orig):
         return _taken()
     if state == "23503":
         return _orphan()
-    if state.startswith("22"):
-        return Refused(f"the database cannot keep this value: {first_line}")
     why = _POSTGRESQL_UNAVAILABLE.get(state) or _POSTGRESQL_UNAVAILABLE.get(state[:2])
     if why is None:
         return None
     # A server that ends while it commits may have committed: 08 and 57 are no answer, nor is 40003.
     silent = state.startswith(("08", "57P")) or state == "40003"
-    return _lost(f"the database is not available: {why} ({first_line})", committing=committing and silent)
+    return _lost(f"the database is not available: {why} ({words})", committing=committing and silent)
 
 
 def _lost(text: str, *, committing: bool) -> RedkeepError:

@@ -44,6 +44,7 @@ class Postgresql:
                 "options": _with_defaults(url.query.get("options", "")),
             },
             isolation_level="READ COMMITTED",
+            hide_parameters=True,
             pool_size=10,
             max_overflow=0,
             pool_timeout=QUEUE_SECONDS,

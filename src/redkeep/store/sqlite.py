@@ -72,9 +72,7 @@ class _Lanes:
     """
 
     def __init__(self, url: URL, *, size: int, begin: str, pragmas: tuple[str, ...]) -> None:
-        self._engine = create_engine(
-            url, connect_args={"timeout": LOCK_SECONDS}, pool_size=size, max_overflow=0, pool_use_lifo=True
-        )
+        self._engine = create_engine(url, pool_size=size, max_overflow=0, pool_use_lifo=True, hide_parameters=True)
         _take_over_transactions(self._engine, begin=begin, pragmas=pragmas)
         self._places = asyncio.Semaphore(size)
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="redkeep-store") for _ in range(size)]
@@ -107,7 +105,7 @@ class Sqlite:
     """See `database.Database`. One session writes at a time, several read; neither waits for the other."""
 
     def __init__(self, url: URL) -> None:
-        plain = url.set(drivername="sqlite")
+        plain = url.set(drivername="sqlite", query={"timeout": str(LOCK_SECONDS), **url.query})
         self._writer = _Lanes(plain, size=1, begin="BEGIN IMMEDIATE", pragmas=_PRAGMAS)
         self._reader = _Lanes(plain, size=_READERS, begin="BEGIN", pragmas=(*_PRAGMAS, "PRAGMA query_only = ON"))
 
