@@ -381,12 +381,12 @@ class Server:
         assignment = self.record.assignment
         if assignment.primary is None:
             raise Refused(f"{self.id} was told to follow nobody")
-        facts = await self.look(briefly=True)
-        follows = facts.upstream.primary if facts.upstream else None
-        if follows != assignment.primary:
-            self._write_conf()
-            await self._connected.run(words.become_replica(assignment.primary))
-        await self._connected.run(*words.OPEN_WRITES, words.tell_clients(_news(assignment)))
+        self._write_conf()
+        await self._connected.run(
+            words.become_replica(assignment.primary),  # Redis leaves it alone when it follows that one already
+            *words.OPEN_WRITES,
+            words.tell_clients(_news(assignment)),
+        )
         self.fenced = False
 
     async def _apply_spec(self) -> None:

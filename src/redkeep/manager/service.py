@@ -41,7 +41,7 @@ class Manager:
         self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds)
         self._sightings = Sightings(time.monotonic())
         self._workers: dict[str, asyncio.Task[None]] = {}
-        self._again: set[str] = set()
+        self._news: dict[str, asyncio.Event] = {}
         self._repaired: dict[str, float] = {}
         self._degraded: dict[str, str] = {}
         self._groups_by_instance: dict[str, str] = {}
@@ -246,15 +246,16 @@ class Manager:
         if self._stopping.is_set():
             return
         worker = self._workers.get(group_id)
+        self._news.setdefault(group_id, asyncio.Event()).set()
         if worker is not None and not worker.done():
-            self._again.add(group_id)
             return
         self._workers[group_id] = asyncio.create_task(self._work(group_id), name=f"work on {group_id}")
 
     async def _work(self, group_id: str) -> None:
         """The runner's supervisor."""
+        news = self._news[group_id]
         while not self._stopping.is_set():
-            self._again.discard(group_id)
+            news.clear()
             try:
                 again_after = await self._runner.work(group_id)
             except RedkeepError as error:
@@ -264,11 +265,11 @@ class Manager:
                 log.exception("work on group %s failed", group_id)
                 again_after = 1.0
             self._sightings.changed(group_id, time.monotonic())
-            if group_id in self._again:
-                continue
-            if again_after is None:
+            if again_after is None and not news.is_set():
                 return
-            await asyncio.sleep(again_after)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(again_after):
+                    await news.wait()
 
 
 async def _quietly(act: Awaitable[object]) -> None:

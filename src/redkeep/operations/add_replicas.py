@@ -9,6 +9,7 @@ managers do (see `decide/fencing.py`).
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 
 from redkeep.errors import Refused
@@ -62,11 +63,18 @@ async def _start(run: Run, name: str) -> None:
 
 
 async def _until_synchronised(run: Run, names: list[str]) -> None:
-    """Each has a live link and has completed its first synchronisation."""
+    """Each has completed its first synchronisation and applied what the primary had then: the stream flows."""
     pending = list(names)
+    marks: dict[str, int] = {}
     while pending:
-        facts = await run.look([run.instance(name) for name in pending])
-        pending = [name for name in pending if not (name in facts and facts[name].alive and _linked(facts[name]))]
+        facts = await run.look([run.primary, *(run.instance(name) for name in pending)])
+        offset = facts[run.primary.id].offset if run.primary.id in facts else -1
+        for name in pending:
+            if offset >= 0 and name in facts and _linked(facts[name]):
+                marks.setdefault(name, offset)
+        pending = [
+            name for name in pending if name not in marks or name not in facts or facts[name].offset < marks[name]
+        ]
         if pending:
             done = 1 - len(pending) / len(names)
             run.operation = replace(run.operation, progress=0.2 + 0.7 * done)
@@ -75,7 +83,7 @@ async def _until_synchronised(run: Run, names: list[str]) -> None:
 
 
 def _linked(facts: ServerFacts) -> bool:
-    return facts.synced_once and facts.upstream is not None and facts.upstream.link_up
+    return facts.alive and facts.synced_once and facts.upstream is not None and facts.upstream.link_up
 
 
 async def _restart_if_gone(run: Run, instance: Instance, facts: dict[str, ServerFacts]) -> None:

@@ -21,6 +21,8 @@ from redkeep.model.topology import Role, Topology
 from redkeep.operations.context import Run
 from redkeep.operations.succession import record_primary
 
+FIT_LIMIT = 3.0
+"""Seconds that a successor gets to become fit, before anybody has been disturbed."""
 CATCH_UP = 1.0
 """Seconds that writers wait at the most for the successor to apply what is left."""
 
@@ -69,24 +71,38 @@ async def _switch(run: Run, successor: Instance) -> None:
 
 
 async def _until_fit(run: Run, successor: Instance) -> None:
-    """Wait, writers undisturbed, until the successor is close behind. Raises Refused when it cannot be promoted."""
-    facts = await run.look(run.members)
-    mine, primary = facts.get(successor.id), facts.get(run.primary.id)
-    if mine is None or primary is None:
-        raise NotNow(f"the agents of {successor.name} and {run.primary.name} must both be reachable")
-    if mine.role is Role.PRIMARY or primary.role is not Role.PRIMARY:
-        return  # an earlier attempt came so far; what follows finishes it
-    if reason := _unfit(mine, primary, run.tools.lag_limit_bytes):
-        raise Refused(f"{successor.name} cannot be promoted: {reason}", kind="busy")
+    """Wait, writers undisturbed, until the successor is close behind. Raises Refused when it does not get there.
+
+    It must apply what the primary had at the first look: a link may be up and counted as online while the stream does
+    not flow yet, which starts with the replica's first acknowledgement, up to a second later.
+    """
+    deadline = asyncio.get_running_loop().time() + FIT_LIMIT
+    mark = -1
+    while True:
+        facts = await run.look(run.members)
+        mine, primary = facts.get(successor.id), facts.get(run.primary.id)
+        if mine is None or primary is None:
+            raise NotNow(f"the agents of {successor.name} and {run.primary.name} must both be reachable")
+        if mine.role is Role.PRIMARY or primary.role is not Role.PRIMARY:
+            return  # an earlier attempt came so far; what follows finishes it
+        mark = primary.offset if mark < 0 else mark
+        reason = _unfit(mine, primary, mark, run.tools.lag_limit_bytes)
+        if reason is None:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise Refused(f"{successor.name} cannot be promoted: {reason}", kind="busy")
+        await run.wait(0.02)
 
 
-def _unfit(mine: ServerFacts, primary: ServerFacts, limit: int) -> str | None:
+def _unfit(mine: ServerFacts, primary: ServerFacts, mark: int, limit: int) -> str | None:
     if reason := unfitness(mine, primary.replication_id):
         return reason
     if mine.upstream is not None and not mine.upstream.link_up:
         return "its link to the primary is down"
     if (lag := lag_bytes(mine, primary)) > limit:
         return f"it lags {lag} bytes behind; the limit is {limit}"
+    if mine.offset < mark:
+        return f"it does not catch up: it lacks {mark - mine.offset} bytes of a while ago"
     return None
 
 

@@ -201,13 +201,8 @@ class Stack:
     def redis_processes(self) -> list[psutil.Process]:
         """Every redis-server of this stack but the control Redis, whoever started it."""
         ours = f"{self.directory}/host"
-        found = []
-        for process in psutil.process_iter(["name", "cwd"]):
-            if process.info["name"] == "redis-server" and (process.info["cwd"] or "").startswith(
-                f"{self.directory}/host"
-            ):
-                found.append(process)
-        return found
+        servers = (one for one in psutil.process_iter(["name", "cwd"]) if one.info["name"] == "redis-server")
+        return [one for one in servers if (one.info["cwd"] or "").startswith(ours)]
 
     async def close(self) -> None:
         for part in self.parts:
