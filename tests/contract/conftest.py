@@ -1,4 +1,4 @@
-"""Databases for the contract suites: a new file each, or a new database of a private PostgreSQL server."""
+"""Databases for the contract suites: a new file each, or a new schema of a private PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from redkeep.store import SqlStore, open_store
+from redkeep.ports import Store
+from redkeep.store import open_store
 from redkeep.testing.postgres import Postgres, find_postgres, postgres
 
 
@@ -27,11 +28,9 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: Postgres) -> Iterator[str]:
-    """Of an empty database."""
-    name = postgres_server.create_database()
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
+def postgres_url(postgres_server: Postgres) -> str:
+    """Of an empty schema."""
+    return postgres_server.new_url()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -42,8 +41,8 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[SqlStore]:
+async def store(database_url: str) -> AsyncIterator[Store]:
     """An empty store of each kind."""
-    opened = await open_store(database_url)
+    opened: Store = await open_store(database_url)
     yield opened
     await opened.close()

@@ -1,4 +1,4 @@
-"""Another process at work on the same store: `store_worker.py URL TASK NAME`. Says "ready", waits for a line, works."""
+"""Another process at work on the same store. Reads `["task", "url", "name"]` line by line; answers each with a line."""
 
 from __future__ import annotations
 
@@ -7,34 +7,28 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 from redkeep.model.instance import Group, Secrets
-from redkeep.store import open_store
+from redkeep.store import SqlStore, open_store
 
 COUNTS = 40
 LEASES = 30
 
 
-def say(what: object) -> None:
+def say(what: Any) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
 
-def heard() -> str:
-    return sys.stdin.readline()
-
-
-async def open_and_close(url: str, _name: str) -> None:
-    """Open the store, which may be new."""
-    store = await open_store(url)
+async def look(store: SqlStore, _name: str) -> int:
+    """How many groups are there?"""
     async with store.read() as unit:
-        say(len(await unit.groups()))
-    await store.close()
+        return len(await unit.groups())
 
 
-async def count(url: str, _name: str) -> None:
-    """Raise a number that others raise, too; some of it from several tasks."""
-    store = await open_store(url)
+async def count(store: SqlStore, _name: str) -> int:
+    """Raise a number that others raise, too; several tasks at once. Answers how often."""
 
     async def raise_by_one() -> None:
         async with store.begin() as unit:
@@ -44,41 +38,40 @@ async def count(url: str, _name: str) -> None:
 
     for _ in range(COUNTS // 4):
         await asyncio.gather(*(raise_by_one() for _ in range(4)))
-    say(COUNTS)
-    await store.close()
+    return COUNTS
 
 
-async def claim(url: str, name: str) -> None:
-    """Try to get every lease; say which it got."""
-    store = await open_store(url)
+async def claim(store: SqlStore, name: str) -> list[str]:
+    """Try to get every lease. Answers which it got."""
     answers = [await store.claim(f"g{n}", name, 60.0) for n in range(LEASES)]
-    say([group.id for group in answers if group])
-    await store.close()
+    return [group.id for group in answers if group]
 
 
-async def hang_in_the_middle(url: str, _name: str) -> None:
+async def hang(store: SqlStore, _name: str) -> None:
     """Save half of something, say so, and never go on."""
-    store = await open_store(url)
     async with store.begin() as unit:
         await unit.save(Group("half", "p", Secrets("a", "r"), None))
         say("half")
         await asyncio.Event().wait()
 
 
-TASKS: dict[str, Callable[[str, str], Awaitable[None]]] = {
-    "open": open_and_close,
+TASKS: dict[str, Callable[[SqlStore, str], Awaitable[Any]]] = {
+    "look": look,
     "count": count,
     "claim": claim,
-    "hang": hang_in_the_middle,
+    "hang": hang,
 }
 
 
-async def main() -> None:
-    url, task, name = sys.argv[1:]
-    say("ready")
-    heard()
-    await TASKS[task](url, name)
+async def work(task: str, url: str, name: str) -> Any:
+    store = await open_store(url)
+    try:
+        return await TASKS[task](store, name)
+    finally:
+        await store.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    say("ready")
+    for line in sys.stdin:
+        say(asyncio.run(work(*json.loads(line))))

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from psycopg import sql
 from sqlalchemy import Connection, Select, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -196,12 +195,6 @@ async def test_a_file_that_cannot_be_written_names_the_way_out(sqlite_url: str) 
 # --- PostgreSQL in trouble ---------------------------------------------------------------------------------------
 
 
-def hang_up(server: Postgres, url: str) -> None:
-    """End every connection to the database but our own."""
-    statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}"
-    server.execute(sql.SQL(statement).format(sql.Literal(make_url(url).database)))
-
-
 async def test_a_connection_that_breaks_before_the_commit_saved_nothing(
     postgres_server: Postgres, postgres_url: str
 ) -> None:
@@ -210,7 +203,7 @@ async def test_a_connection_that_breaks_before_the_commit_saved_nothing(
     async def break_early() -> None:
         async with store.begin() as unit:
             await unit.save(GROUP)
-            hang_up(postgres_server, postgres_url)
+            postgres_server.hang_up()
             await unit.now()
 
     with pytest.raises(Unavailable):
@@ -229,7 +222,7 @@ async def test_a_connection_that_breaks_at_the_commit_leaves_the_outcome_unknown
     async def break_late() -> None:
         async with store.begin() as unit:
             await unit.save(GROUP)
-            hang_up(postgres_server, postgres_url)
+            postgres_server.hang_up()
 
     with pytest.raises(OutcomeUnknown):
         await break_late()
@@ -243,7 +236,7 @@ async def test_a_server_that_hung_up_meanwhile_costs_nobody_a_request(
 ) -> None:
     store = await open_store(postgres_url)
     await save(store)
-    hang_up(postgres_server, postgres_url)
+    postgres_server.hang_up()
 
     assert await store.claim("g", "m1", 60.0) is not None
     await store.close()

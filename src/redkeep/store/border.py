@@ -103,9 +103,9 @@ def _of_postgresql(error: DBAPIError, *, committing: bool) -> RedkeepError | Non
 
 
 def _lost(text: str, *, committing: bool) -> RedkeepError:
-    return (
-        OutcomeUnknown(f"{text}; it was committing, and may have saved the change") if committing else Unavailable(text)
-    )
+    if not committing:
+        return Unavailable(text)
+    return OutcomeUnknown(f"{text}; it was committing, and may have saved the change")
 
 
 def _taken() -> Refused:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Table
@@ -14,14 +14,14 @@ from redkeep.store import rows, schema, statements
 from redkeep.store.border import translated
 from redkeep.store.database import Result, Session
 
-_WRITERS: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ...] = (
+_ORDER: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ...] = (
     (Host, schema.hosts, rows.host_row),
     (Group, schema.groups, rows.group_row),
     (Instance, schema.instances, rows.instance_row),
     (Operation, schema.operations, rows.operation_row),
 )
-"""In the order in which rows are written: who is referred to before who refers, and the same for everybody, so that
-two transactions never wait for each other's rows in a ring."""
+"""In which rows are written: who is referred to before who refers, and the same for everybody, so that two transactions
+never wait for each other's rows in a ring."""
 
 
 class SqlTransaction:
@@ -78,7 +78,7 @@ class SqlTransaction:
 
     async def save(self, *kept: Group | Instance | Operation | Host) -> None:
         self._must_write("save()")
-        batches = [(table, [to_row(row) for row in kept_of_table]) for table, to_row, kept_of_table in _by_table(kept)]
+        batches = _batches(kept)
 
         def upsert_all(connection: Connection) -> None:
             for table, batch in batches:
@@ -142,14 +142,15 @@ def _given(**values: str | None) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _by_table(
-    kept: Iterable[rows.Kept],
-) -> Iterator[tuple[Table, Callable[[Any], dict[str, Any]], list[rows.Kept]]]:
-    for kind, table, to_row in _WRITERS:
-        if same := sorted((row for row in kept if isinstance(row, kind)), key=_freeing_addresses_first):
-            yield table, to_row, same
+def _batches(kept: Sequence[rows.Kept]) -> list[tuple[Table, list[dict[str, Any]]]]:
+    """One for each table that has something to write."""
+    batches = []
+    for kind, table, to_row in _ORDER:
+        if same := sorted((value for value in kept if isinstance(value, kind)), key=_freeing_addresses_first):
+            batches.append((table, [to_row(value) for value in same]))
+    return batches
 
 
-def _freeing_addresses_first(row: rows.Kept) -> tuple[bool, str]:
+def _freeing_addresses_first(value: rows.Kept) -> tuple[bool, str]:
     """One that is deleted gives its address back before another one of the same call takes it."""
-    return (not (isinstance(row, Instance) and row.deleted), row.id)
+    return (not (isinstance(value, Instance) and value.deleted), value.id)
