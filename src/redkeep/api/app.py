@@ -42,6 +42,7 @@ class Route:
     """One line of the table."""
 
     method: str
+    """One of them, or several with spaces between."""
     path: str
     handler: Callable[..., Coroutine[Any, Any, Any]]
     faults: tuple[int, ...] = READ
@@ -53,6 +54,7 @@ class Route:
     documented: bool = True
 
 
+ANY_METHOD = "GET POST PUT PATCH DELETE"
 PROJECT = "/v1.0/{project}"
 INSTANCE = PROJECT + "/instances/{instance_id}"
 DATASTORE = PROJECT + "/datastores/{datastore}"
@@ -93,16 +95,8 @@ ROUTES = (
     Route("GET", PROJECT + "/clusters", elsewhere.no_clusters),
     Route("GET", PROJECT + "/clusters/{cluster_id}", elsewhere.no_cluster, documented=False),
     *(
-        Route(method, path + rest, elsewhere.not_offered, documented=False)
-        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
-        for path in (
-            *(
-                f"{PROJECT}/{noun}"
-                for noun in ("clusters", "backups", "backup_strategies", "configurations", "modules")
-            ),
-            *(f"{INSTANCE}/{noun}" for noun in ("databases", "backups", "configuration", "log", "modules")),
-            INSTANCE + "/users/{user}/databases",
-        )
+        Route(ANY_METHOD, f"{path}{rest}", elsewhere.not_offered, documented=False)
+        for path in (INSTANCE + "/users/{user}/{noun}", INSTANCE + "/{noun}", PROJECT + "/{noun}")
         for rest in ("", "/{rest:path}")
     ),
 )
@@ -112,10 +106,17 @@ _BASIC = HTTPBasic(scheme_name="basic", realm="redkeep", auto_error=False)
 _TOKEN = APIKeyHeader(scheme_name="token", name="X-Auth-Token", auto_error=False)
 
 
+class Api(FastAPI):
+    """FastAPI, whose document tells of our faults in place of its own."""
+
+    def openapi(self) -> dict[str, Any]:
+        return faults.describe(super().openapi())
+
+
 def create_app(settings: ApiSettings, store: Store, bus: Bus, vault: Vault) -> FastAPI:
     """The REST API over these doors. It neither opens nor closes them."""
     gate = Gate(settings, vault, clock=time.time)
-    app = FastAPI(
+    app = Api(
         title="Redkeep",
         summary="Managed Redis: the database API v1.0 that Trove's clients speak.",
         version="1.0",
@@ -138,16 +139,17 @@ def create_app(settings: ApiSettings, store: Store, bus: Bus, vault: Vault) -> F
 
 def _add(app: FastAPI, route: Route) -> None:
     """The security dependencies only document: `Guarded` has looked already."""
+    tag = route.handler.__module__.rpartition(".")[2]
     app.router.add_api_route(
         route.path,
         route.handler,
-        methods=[route.method],
+        methods=route.method.split(),
         status_code=route.status,
         responses=faults.documented(route.faults),
         response_model_exclude_none=True,
         include_in_schema=route.documented,
-        tags=[route.handler.__module__.rpartition(".")[2]],
-        operation_id=f"{route.method.lower()}_{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}",
+        tags=[tag],
+        operation_id=f"{route.method.lower()}_{tag}_{route.handler.__name__}",
         dependencies=[Depends(_BASIC), Depends(_TOKEN)] if route.guarded else [],
         route_class_override=Guarded if route.guarded else Open,
         response_class=Default(JSONResponse) if route.has_body else Response,

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from fastapi import Response
+from starlette.exceptions import HTTPException
 
 from redkeep.api.call import ThisCall
 from redkeep.api.schemas import ClusterList
 from redkeep.errors import Refused
 
+NOT_OFFERED = {
+    "backup_strategies": "backup strategies",
+    "backups": "backups",
+    "clusters": "clusters yet",
+    "configuration": "configuration groups",
+    "configurations": "configuration groups",
+    "databases": "several databases in one instance",
+    "log": "logs of the servers",
+    "modules": "modules",
+}
 
-async def not_offered(call: ThisCall) -> Response:
-    """501."""
-    noun = call.url.path.removeprefix(f"/v1.0/{call.project_id}/").split("/")
-    name = noun[2] if noun[0] == "instances" and len(noun) > 2 else noun[0]
-    raise Refused(f"Redkeep does not offer {name[:64]}.", kind="unsupported")
+
+async def not_offered(_: ThisCall, noun: str) -> Response:
+    """501 for what Trove has, 404 for what nobody has."""
+    if noun not in NOT_OFFERED:
+        raise HTTPException(404)
+    raise Refused(f"Redkeep does not offer {NOT_OFFERED[noun]}.", kind="unsupported")
 
 
-async def no_clusters(call: ThisCall) -> ClusterList:  # noqa: ARG001
+async def no_clusters(_: ThisCall) -> ClusterList:
     """There are none."""
     return ClusterList(clusters=[])
 
 
-async def no_cluster(call: ThisCall, cluster_id: str) -> Response:  # noqa: ARG001
+async def no_cluster(_: ThisCall, cluster_id: str) -> Response:
     """404, by which the clients know that a name is not a cluster's."""
     raise Refused(f"Cluster '{cluster_id[:64]}' cannot be found.", kind="missing")

@@ -17,7 +17,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,22 +58,44 @@ MOST_REASONS = 5
 """How many wrong fields one message names."""
 
 
-class FaultDetail(BaseModel):
-    """What went wrong."""
+def _schema(code: int, name: str) -> dict[str, Any]:
+    detail = {
+        "type": "object",
+        "required": ["code", "message"],
+        "properties": {
+            "code": {"type": "integer", "const": code},
+            "message": {"type": "string", "description": "What happened, to what, and what can be done"},
+        },
+    }
+    return {"type": "object", "required": [name], "properties": {name: detail}, "additionalProperties": False}
 
-    code: int = Field(description="The HTTP status once more")
-    message: str = Field(description="What happened, to what, and what can be done")
 
-
-MODELS: Mapping[int, type[BaseModel]] = {
-    code: create_model(name[0].upper() + name[1:], __doc__=HTTPStatus(code).phrase, **{name: (FaultDetail, ...)})  # type: ignore[call-overload]
-    for code, name in NAMES.items()
-}
+SCHEMAS: Mapping[str, dict[str, Any]] = {f"{name}Fault": _schema(code, name) for code, name in NAMES.items()}
+"""By name, for the components of the OpenAPI document."""
 
 
 def documented(codes: Iterable[int]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route, for the OpenAPI document."""
-    return {code: {"model": MODELS[code], "description": HTTPStatus(code).phrase} for code in sorted(codes)}
+    return {
+        code: {
+            "description": HTTPStatus(code).phrase,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{NAMES[code]}Fault"}}},
+        }
+        for code in sorted(codes)
+    }
+
+
+def describe(document: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document with the faults in it, and without the answer that FastAPI would give to a wrong request."""
+    schemas = document["components"]["schemas"]
+    schemas.update(SCHEMAS)
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    return document
 
 
 def fault(code: int, message: str) -> JSONResponse:

@@ -124,7 +124,9 @@ class InstanceOrder(BaseModel):
     volume: VolumeOrder | None = None
     datastore: DatastoreOrder | None = None
     replica_of: Uuid | None = Field(None, description="Create replicas of this instance, which decide all but the name")
-    slave_of: Uuid | None = Field(None, deprecated=True, description="The former name of `replica_of`")
+    slave_of: Uuid | None = Field(
+        None, description="The former name of `replica_of`", json_schema_extra={"deprecated": True}
+    )
     replica_count: int = Field(1, ge=1, le=MOST_REPLICAS, strict=True)
     nics: list[Nic] = Field(default=[], max_length=1)
     access: AccessOrder | None = None
@@ -154,7 +156,9 @@ class InstanceChange(_Strict):
 
     name: Name | None = None
     replica_of: Literal[""] | None = Field(None, description="null: detach it from its source")
-    slave_of: Literal[""] | None = Field(None, deprecated=True, description="The former name of `replica_of`")
+    slave_of: Literal[""] | None = Field(
+        None, description="The former name of `replica_of`", json_schema_extra={"deprecated": True}
+    )
     configuration: Any = None
     datastore_version: Any = None
     access: Any = None

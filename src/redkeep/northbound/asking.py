@@ -9,7 +9,7 @@ import uuid
 
 from redkeep.errors import OutcomeUnknown, RedkeepError, Unavailable
 from redkeep.northbound.carriage import pack, unpack_answer
-from redkeep.northbound.link import Dialer, Link
+from redkeep.northbound.link import Dialer, Link, Pause
 from redkeep.northbound.serving import GROUP, requests_key
 from redkeep.northbound.streams import OLDEST, PREFIX, follow
 from redkeep.northbound.wire import ServerError
@@ -58,7 +58,7 @@ class Caller:
         number = b"%d" % next(self._numbers)
         self._waiting[number] = future = loop.create_future()
         try:
-            entry_id = await self._hand_over(to, number, packed, timeout)
+            entry_id = await self._hand_over(to, number, packed, deadline)
             try:
                 async with asyncio.timeout_at(deadline):
                     answer = await future
@@ -68,28 +68,55 @@ class Caller:
             del self._waiting[number]
         return unpack_answer(answer)
 
-    async def _hand_over(self, to: str, number: bytes, packed: str, timeout: float) -> bytes:
-        fields = ("id", number, "reply", self._replies, "ttl", max(1, int(timeout * 1000)), "body", packed)
+    async def _hand_over(self, to: str, number: bytes, packed: str, deadline: float) -> bytes | None:
+        """Write the request; return its entry's id, or None when it may have been written more than once.
+
+        What may have been lost is written again, since requests are executed at least once anyway and their server
+        does not run two of the same number side by side. Raises Unavailable when it was certainly not written.
+        """
+        pause = Pause()
+        lost = False
+        while not self._waiting[number].done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            try:
+                entry_id = await self._write(to, number, packed, left)
+            except OutcomeUnknown as error:
+                log.info("a request to %s may be lost: %s", to, error)
+                lost = True
+            except Unavailable:
+                if not lost:
+                    raise
+            else:
+                return None if lost else entry_id
+            await pause.sleep()
+        return None
+
+    async def _write(self, to: str, number: bytes, packed: str, left: float) -> bytes:
+        deadline = asyncio.get_running_loop().time() + left
         try:
-            entry_id: bytes = await self._link.send(
-                "XADD", requests_key(to), "MAXLEN", "~", REQUESTS_KEPT, "*", *fields, timeout=timeout
+            connection = await self._link.connection(timeout=left)
+            left = deadline - asyncio.get_running_loop().time()
+            fields = ("id", number, "reply", self._replies, "ttl", max(1, int(left * 1000)), "body", packed)
+            entry_id: bytes = await connection.send(
+                "XADD", requests_key(to), "MAXLEN", "~", REQUESTS_KEPT, "*", *fields, timeout=left
             )
         except ServerError as error:
             raise Unavailable(f"the request to {to} was not taken: {error}") from error
         return entry_id
 
-    async def _given_up(self, to: str, entry_id: bytes, timeout: float) -> RedkeepError:
+    async def _given_up(self, to: str, entry_id: bytes | None, timeout: float) -> RedkeepError:
         """What to raise: Unavailable when the request will certainly never run, OutcomeUnknown otherwise."""
+        if entry_id is not None and await self._withdrawn(to, entry_id):
+            return Unavailable(f"{to} did not take the request within {timeout} s; it was withdrawn")
+        return OutcomeUnknown(f"no reply from {to} within {timeout} s")
+
+    async def _withdrawn(self, to: str, entry_id: bytes) -> bool:
         try:
-            withdrawn = await self._link.send(
-                "EVAL", _WITHDRAW, 1, requests_key(to), GROUP, entry_id, timeout=WITHDRAW_TIMEOUT
+            return bool(
+                await self._link.send("EVAL", _WITHDRAW, 1, requests_key(to), GROUP, entry_id, timeout=WITHDRAW_TIMEOUT)
             )
         except (Unavailable, OutcomeUnknown, ServerError) as error:
             log.info("withdrawing %r from %s: %s", entry_id, to, error)
-            withdrawn = 0
-        if withdrawn:
-            return Unavailable(f"{to} did not take the request within {timeout} s; it was withdrawn")
-        return OutcomeUnknown(f"no reply from {to} within {timeout} s")
+            return False
 
     async def _read_replies(self) -> None:
         async for entry in follow(self._dialer, self._replies, OLDEST):

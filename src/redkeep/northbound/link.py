@@ -40,9 +40,9 @@ class Bell:
         rung, self._next = self._next, asyncio.get_running_loop().create_future()
         rung.set_result(None)
 
-    async def wait(self, patience: float) -> None:
+    async def wait(self, patience: float | None = None) -> None:
         """Until it rings, or for `patience` seconds."""
-        await asyncio.wait([self._next], timeout=max(0.0, patience))
+        await asyncio.wait([self._next], timeout=patience)
 
 
 class Dialer:

@@ -44,6 +44,11 @@ class Asked:
     expires: float
     """By Redis' own clock, in seconds since 1970: the entry's id says when it was written. No other clock counts."""
 
+    @property
+    def mark(self) -> tuple[bytes, bytes]:
+        """The same for all copies of one request."""
+        return self.caller, self.number
+
     @classmethod
     def read(cls, entry: Entry) -> Asked:
         """Raises KeyError or ValueError when the entry is no request."""
@@ -62,6 +67,7 @@ class Server:
         self._consumer = consumer
         self._handler = handler
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._in_hand: set[tuple[bytes, bytes]] = set()
         self._room = asyncio.Event()
         self._clock_ahead = 0.0
         """Redis' clock minus the loop's, in seconds, as of the last read."""
@@ -134,7 +140,13 @@ class Server:
         left = asked.expires - (now + self._clock_ahead)
         if left <= 0:
             return await self._settle(entry.id, None, now + WRITE_TIMEOUT)
-        answer = await self._answer(entry.id, asked.body)
+        if asked.mark in self._in_hand:  # its caller wrote it twice, not knowing whether the first had arrived
+            return await self._settle(entry.id, None, now + left)
+        self._in_hand.add(asked.mark)
+        try:
+            answer = await self._answer(entry.id, asked.body)
+        finally:
+            self._in_hand.discard(asked.mark)
         return await self._settle(entry.id, (asked.caller, asked.number, answer), now + left)
 
     async def _answer(self, entry_id: str, body: Body) -> str:

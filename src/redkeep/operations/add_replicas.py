@@ -72,9 +72,8 @@ async def _until_synchronised(run: Run, names: list[str]) -> None:
         for name in pending:
             if offset >= 0 and name in facts and _linked(facts[name]):
                 marks.setdefault(name, offset)
-        pending = [
-            name for name in pending if name not in marks or name not in facts or facts[name].offset < marks[name]
-        ]
+        behind = {name for name in pending if name not in facts or facts[name].offset < marks.get(name, sys.maxsize)}
+        pending = [name for name in pending if name in behind]
         if pending:
             done = 1 - len(pending) / len(names)
             run.operation = replace(run.operation, progress=0.2 + 0.7 * done)

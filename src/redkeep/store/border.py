@@ -68,8 +68,8 @@ def as_ours(error: SQLAlchemyError, *, committing: bool) -> RedkeepError | None:
 
 def _of_sqlite(error: sqlite3.Error, *, committing: bool) -> RedkeepError | None:
     extended = getattr(error, "sqlite_errorcode", None)
-    if extended is None:  # the driver's own complaint, not the library's: the connection was closed under us
-        return _lost(f"the database is closed: {error}", committing=committing)
+    if extended is None:  # the driver's own complaint, not the library's: used after `close`, or used wrongly
+        return _lost(f"the database is closed: {error}", committing=committing) if "closed" in str(error) else None
     if extended == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
         return _taken()
     if extended == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
