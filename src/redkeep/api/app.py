@@ -22,6 +22,7 @@ from redkeep.api import (
     identity,
     instances,
     limits,
+    status,
     users,
     versions,
 )
@@ -76,6 +77,7 @@ ROUTES = (
     Route("GET", DATASTORE + "/versions/{version}", datastores.version),
     Route("GET", DATASTORE + "/versions/{version}/flavors", datastores.version_flavors),
     Route("GET", PROJECT + "/limits", limits.index),
+    Route("GET", PROJECT + "/status", status.index),
     Route("GET", PROJECT + "/instances", instances.index),
     Route("POST", PROJECT + "/instances", instances.create, CHANGE),
     Route("GET", PROJECT + "/instances/detail", instances.index_detail),

@@ -1,0 +1,5 @@
+"""`python -m redkeep`."""
+
+from redkeep.cli import main
+
+main()

@@ -1,0 +1,141 @@
+"""How a project's servers are at this moment: the rows, beside what their agents see of them. Redkeep's own resource."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel
+
+from redkeep.api.call import ThisCall
+from redkeep.decide.promotion import lag_bytes
+from redkeep.errors import RedkeepError
+from redkeep.model.facts import Process, ServerFacts
+from redkeep.model.instance import Group, Instance, Status
+from redkeep.model.topology import Role
+from redkeep.orders import BusAgents
+from redkeep.ports import Bus
+
+LOOK_LIMIT = 1.0
+"""Seconds that an agent gets to answer; whoever does not is out of reach."""
+
+
+class Member(BaseModel):
+    """One server. What is not known is left out."""
+
+    id: str
+    name: str
+    project: str
+    group: str
+    role: str
+    status: str
+    version: str
+    host: str | None = None
+    address: str | None = None
+    health: str
+    """`ok`, or in words what is wrong."""
+    lag_bytes: int | None = None
+    """What a replica lacks of its primary's history."""
+    keys: int | None = None
+    memory_used: int | None = None
+    memory_max: int | None = None
+    disk_used: int | None = None
+    pid: int | None = None
+
+
+class StatusReport(BaseModel):
+    """All servers, groups together, each primary first."""
+
+    members: list[Member]
+    operations: list[str]
+    """What is being worked on."""
+
+
+async def index(
+    call: ThisCall, everything: Annotated[bool, Query(description="All projects; the administrator only")] = False
+) -> StatusReport:
+    """Ask every agent, at most a second, and put it beside the rows."""
+    project = None if everything and call.caller.is_admin else call.project_id
+    async with call.context.store.read() as tx:
+        instances = await tx.instances(project_id=project)
+        groups = {group.id: group for group in await tx.groups()}
+        operations = await tx.open_operations()
+    facts = await _look(call.context.bus, instances)
+    ours = {one.group_id for one in instances}
+    return StatusReport(
+        members=[member(one, groups[one.group_id], facts) for one in _in_order(instances, groups)],
+        operations=[f"{one.kind}: {one.step or one.state}" for one in operations if one.group_id in ours],
+    )
+
+
+def member(instance: Instance, group: Group, facts: dict[str, ServerFacts]) -> Member:
+    """One line of the report."""
+    mine, primary = facts.get(instance.id), facts.get(group.primary_id or "")
+    is_primary = group.primary_id == instance.id
+    known = mine is not None and mine.alive
+    return Member(
+        id=instance.id,
+        name=instance.name,
+        project=instance.project_id,
+        group=group.id,
+        role=Role.PRIMARY if is_primary else instance.role,
+        status=instance.status,
+        version=instance.version,
+        host=instance.host_id,
+        address=str(instance.address) if instance.address else None,
+        health=health(instance, mine, is_primary=is_primary),
+        lag_bytes=lag_bytes(mine, primary) if mine and primary and known and not is_primary else None,
+        keys=mine.keys if mine and known else None,
+        memory_used=mine.memory_used if mine and known else None,
+        memory_max=mine.memory_max if mine and known else None,
+        disk_used=mine.disk_used if mine and known else None,
+        pid=mine.pid if mine else None,
+    )
+
+
+def health(instance: Instance, facts: ServerFacts | None, *, is_primary: bool) -> str:
+    """`ok`, or in words what is wrong with a server."""
+    if instance.status is Status.ERROR:
+        return instance.fault.message if instance.fault else "in error"
+    if instance.status in (Status.BUILD, Status.SHUTDOWN):
+        return "ok"
+    if facts is None:
+        return "its agent does not answer"
+    if facts.process is not Process.RUNNING:
+        return f"{facts.process}{f': {facts.detail}' if facts.detail else ''}"
+    if facts.fenced:
+        return "refuses writes: no manager has confirmed it"
+    if is_primary != (facts.role is Role.PRIMARY):
+        return f"is {facts.role}, which is not its place"
+    if facts.upstream is not None and not facts.upstream.link_up:
+        return "synchronises" if facts.upstream.syncing else "has lost its primary"
+    return "ok"
+
+
+async def _look(bus: Bus, instances: Iterable[Instance]) -> dict[str, ServerFacts]:
+    by_host: dict[str, list[str]] = {}
+    for one in instances:
+        if one.host_id:
+            by_host.setdefault(one.host_id, []).append(one.id)
+    agents = BusAgents(bus)
+
+    async def ask(host_id: str, names: list[str]) -> tuple[ServerFacts, ...]:
+        try:
+            return await agents.look(host_id, names, timeout=LOOK_LIMIT)
+        except RedkeepError:
+            return ()
+
+    found = await asyncio.gather(*(ask(host_id, names) for host_id, names in by_host.items()))
+    return {facts.instance_id: facts for looked in found for facts in looked}
+
+
+def _in_order(instances: Iterable[Instance], groups: dict[str, Group]) -> list[Instance]:
+    first: dict[str, float] = {}
+    for one in instances:
+        first[one.group_id] = min(one.created, first.get(one.group_id, one.created))
+    return sorted(
+        instances,
+        key=lambda one: (first[one.group_id], one.group_id, groups[one.group_id].primary_id != one.id, one.name),
+    )

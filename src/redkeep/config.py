@@ -1,0 +1,208 @@
+"""Settings, read once: a file, the environment (`OS_<GROUP>__<OPTION>`), defaults; handed on as frozen values.
+
+The file is `redkeep.conf` in the state directory, or what `--config-file` names; nothing needs to stand in it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from oslo_config import cfg, types
+
+from redkeep.agent.settings import AgentSettings
+from redkeep.api.settings import ApiSettings
+from redkeep.decide.liveness import Patience
+from redkeep.decide.recovery import Limits
+from redkeep.errors import Refused
+from redkeep.manager.settings import ManagerSettings
+from redkeep.model.topology import Address
+from redkeep.redis.conf import Tuning
+from redkeep.redis.versions import find_servers
+
+OPTIONS: dict[str, list[cfg.Opt]] = {
+    "store": [
+        cfg.StrOpt(
+            "url",
+            help="Where the truth is kept: sqlite:////path or postgresql+psycopg://user:password@host/database. "
+            "The default is redkeep.db in the state directory.",
+            secret=True,
+        ),
+    ],
+    "northbound": [
+        cfg.StrOpt(
+            "url",
+            help="The control Redis, redis://user:password@host:port. "
+            "By default `redkeep up` starts one of its own, on `port`.",
+            secret=True,
+        ),
+        cfg.PortOpt("port", default=8778, help="Port of 127.0.0.1 for the control Redis that `redkeep up` starts."),
+    ],
+    "api": [
+        cfg.HostAddressOpt("listen", default="127.0.0.1", help="Address that the REST API listens on."),
+        cfg.PortOpt("port", default=8779, help="Port that the REST API listens on."),
+        cfg.StrOpt("public_url", help="Where clients reach the API, if that is not where their request came to."),
+        cfg.StrOpt(
+            "auth",
+            default="basic",
+            choices=[
+                ("basic", "HTTP Basic or a token of the identity facade, checked against the htpasswd file"),
+                ("noauth", "everybody is the administrator; refused unless `listen` is a loopback address"),
+            ],
+            help="How callers are known.",
+        ),
+        cfg.StrOpt("htpasswd", help="Users and bcrypt hashes. The default is htpasswd in the state directory."),
+        cfg.IntOpt("token_lifetime", default=12 * 3600, min=60, help="Seconds for which a token is good."),
+        cfg.IntOpt("max_instances", default=100, min=1, help="Instances that a project may have."),
+        cfg.IntOpt("max_volume_gb", default=2048, min=1, help="Disk that a project's volumes may add up to."),
+        cfg.StrOpt("region", default="RegionOne", help="Region named in the catalogue."),
+    ],
+    "manager": [
+        cfg.StrOpt("name", help="Names this manager among all. The default is made of host name and process id."),
+        cfg.FloatOpt("lease", default=5.0, min=1, help="Seconds after which a dead manager's work is taken over."),
+        cfg.FloatOpt("word", default=3.0, min=0.5, help="Seconds for which a confirmed primary may write on its own."),
+        cfg.FloatOpt("look_interval", default=1.0, min=0.1, help="Seconds between two looks at all groups."),
+        cfg.FloatOpt("silence", default=2.0, min=0.5, help="Seconds after which a host that says nothing is silent."),
+    ],
+    "agent": [
+        cfg.StrOpt("host_id", help="Name of this machine among all hosts. The default is its host name."),
+        cfg.StrOpt("address", default="127.0.0.1", help="Address that the Redis servers of this host listen on."),
+        cfg.Opt("ports", type=types.Range(1024, 55535), default="7000-7999", help="Ports for Redis servers."),
+        cfg.MultiStrOpt("redis_server", default=[], help="A redis-server program to offer besides those on the PATH."),
+        cfg.FloatOpt("heartbeat", default=0.5, min=0.05, help="Seconds between two reports to the managers."),
+        cfg.FloatOpt("stopped_limit", default=0.4, min=0.05, help="Seconds that a stopped process is waited for."),
+        cfg.FloatOpt("silent_limit", default=5.0, min=0.2, help="Seconds that a silent server is waited for."),
+        cfg.BoolOpt("diskless_sync", default=True, help="Primaries send their data to replicas without a file."),
+        cfg.IntOpt("diskless_sync_delay", default=0, min=0, help="Seconds that a primary waits for more replicas."),
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Northbound:
+    """How to reach the control Redis."""
+
+    address: Address
+    username: str | None
+    password: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one process."""
+
+    state_dir: Path
+    store_url: str
+    northbound: Northbound | None
+    """None: the one of `redkeep up`, whose password is in the state directory."""
+    northbound_port: int
+    listen: Address
+    api: ApiSettings
+    manager: ManagerSettings
+    agent: AgentSettings
+
+    @property
+    def key_file(self) -> Path:
+        return self.state_dir / "secret.key"
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the API."""
+        return self.api.public_url or f"http://{self.listen}"
+
+
+def default_state_dir() -> Path:
+    """Per the XDG base directory specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "redkeep"
+
+
+def load(state_dir: Path, config_file: Path | None = None, overrides: Sequence[tuple[str, str, Any]] = ()) -> Config:
+    """Read all settings. `overrides`: (group, option, value) from the command line; None is no override.
+
+    Raises Refused when the file cannot be read or says what it may not.
+    """
+    state_dir = state_dir.resolve()
+    conf = cfg.ConfigOpts()
+    for group, options in OPTIONS.items():
+        conf.register_opts(options, group=group)
+    file = config_file or state_dir / "redkeep.conf"
+    try:
+        conf([], project="redkeep", default_config_files=[str(file)] if config_file or file.exists() else [])
+        for group, option, value in overrides:
+            if value is not None:
+                conf.set_override(option, value, group=group)
+        return _freeze(state_dir, conf)
+    except (cfg.Error, ValueError) as error:
+        raise Refused(f"{file}: {error}") from error
+
+
+def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
+    api = _api(state_dir, conf.api)
+    if api.auth == "noauth" and not _is_loopback(conf.api.listen):
+        raise Refused(f"auth = noauth would let everybody at {conf.api.listen} in; listen on 127.0.0.1, or use basic")
+    return Config(
+        state_dir=state_dir,
+        store_url=conf.store.url or f"sqlite:///{state_dir / 'redkeep.db'}",
+        northbound=_northbound(conf.northbound.url) if conf.northbound.url else None,
+        northbound_port=conf.northbound.port,
+        listen=Address(conf.api.listen, conf.api.port),
+        api=api,
+        manager=_manager(conf.manager, api),
+        agent=_agent(state_dir, conf.agent),
+    )
+
+
+def _api(state_dir: Path, conf: Any) -> ApiSettings:
+    return ApiSettings(
+        public_url=conf.public_url.rstrip("/") if conf.public_url else None,
+        auth=conf.auth,
+        htpasswd=Path(conf.htpasswd) if conf.htpasswd else state_dir / "htpasswd",
+        token_lifetime_seconds=conf.token_lifetime,
+        max_instances=conf.max_instances,
+        max_volume_gb=conf.max_volume_gb,
+        region=conf.region,
+    )
+
+
+def _manager(conf: Any, api: ApiSettings) -> ManagerSettings:
+    return ManagerSettings(
+        name=conf.name or f"{socket.gethostname()}-{os.getpid()}",
+        flavors={flavor.id: flavor for flavor in api.flavors},
+        lease_seconds=conf.lease,
+        word_seconds=conf.word,
+        look_interval=conf.look_interval,
+        limits=Limits(silence=conf.silence),
+    )
+
+
+def _agent(state_dir: Path, conf: Any) -> AgentSettings:
+    host_id = conf.host_id or socket.gethostname()
+    return AgentSettings(
+        host_id=host_id,
+        address=conf.address,
+        directory=state_dir / "servers" / host_id,
+        programs=find_servers(Path(program) for program in conf.redis_server),
+        port_low=conf.ports[0],
+        port_high=conf.ports[-1],
+        heartbeat_interval=conf.heartbeat,
+        patience=Patience(stopped=conf.stopped_limit, silent=conf.silent_limit),
+        tuning=Tuning(diskless_sync=conf.diskless_sync, diskless_sync_delay=conf.diskless_sync_delay),
+    )
+
+
+def _northbound(url: str) -> Northbound:
+    parts = urlsplit(url)
+    if parts.scheme != "redis" or not parts.hostname:
+        raise ValueError("northbound.url must look like redis://user:password@host:port")
+    secret = [unquote(part) if part else None for part in (parts.username, parts.password)]
+    return Northbound(Address(parts.hostname, parts.port or 6379), secret[0], secret[1])
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
