@@ -25,6 +25,8 @@ LOOKS_BEFORE_LAST_RESORT = 10
 """Looks in vain, by then over about a second, before a replaced primary is better than none."""
 QUIET = 1.0
 """Seconds without a look after which the next one comes without a pause."""
+UNTOLD_LOOK = 2.0
+"""Seconds between looks while no news has ever come, as when nobody manages the group."""
 
 _NOT_SHARED = frozenset(
     {"AUTH", "HELLO", "MONITOR", "QUIT", "RESET", "SELECT"}
@@ -183,7 +185,7 @@ class Client:
         """Looks follow each other with growing pauses, starting over when something changed or all was quiet."""
         in_vain, last = 0, 0.0
         while True:
-            await self._look_wanted.wait()
+            await self._until_look_is_wanted()
             if self._loop.time() - last > QUIET:
                 self._looks = 0
             if self._looks:
@@ -203,6 +205,13 @@ class Client:
             else:
                 in_vain += 1
                 self._want_look()
+
+    async def _until_look_is_wanted(self) -> None:
+        """Once news has come, news tells of every change; until then nobody says that a replica has joined."""
+        patience = None if self.topology.group_id else UNTOLD_LOOK
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._look_wanted.wait()
 
     async def _look(self) -> list[Look]:
         answers = await asyncio.gather(*map(self._ask, self._state.candidates))
