@@ -43,6 +43,7 @@ class Child:
     name: str
     command: Sequence[str | Path]
     stdin: str | None = None
+    stdout: int | None = None
     process: asyncio.subprocess.Process | None = None
     stopping: bool = False
     exits_in_a_row: int = field(default=0, init=False)
@@ -61,7 +62,9 @@ class Child:
 
     async def _run_once(self) -> None:
         pipe = asyncio.subprocess.PIPE if self.stdin is not None else asyncio.subprocess.DEVNULL
-        self.process = await asyncio.create_subprocess_exec(*self.command, stdin=pipe, start_new_session=True)
+        self.process = await asyncio.create_subprocess_exec(
+            *self.command, stdin=pipe, stdout=self.stdout, start_new_session=True
+        )
         if self.stdin is not None and self.process.stdin is not None:
             self.process.stdin.write(self.stdin.encode())
             with contextlib.suppress(ConnectionError):
@@ -179,7 +182,9 @@ def _control_redis(config: Config, vault: Vault) -> Child:
     )
     write_private(directory / "redis.conf", conf)
     secret = f"requirepass {control_password(config, vault)}\n"
-    return Child("northbound", [program, directory / "redis.conf", "-"], stdin=secret)
+    return Child(
+        "northbound", [program, directory / "redis.conf", "-"], stdin=secret, stdout=asyncio.subprocess.DEVNULL
+    )
 
 
 async def _until_control_answers(config: Config, vault: Vault) -> None:

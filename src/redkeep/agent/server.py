@@ -262,7 +262,7 @@ class Server:
 
     async def until_loaded(self) -> None:
         """Wait for as long as it loads. Raises Unavailable when it ends while doing so."""
-        while (await self.look(briefly=True)).process is Process.LOADING and self.running:  # noqa: ASYNC110 (has to be asked)
+        while (await self.look(briefly=True)).process is Process.LOADING and self.running:
             await asyncio.sleep(0.05)
         if not self.running:
             raise Unavailable(f"{self.id} ended while it loaded its data: {self._detail}")

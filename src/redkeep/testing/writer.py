@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from array import array
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Writer:
         """From the last acknowledgement before `since` (monotonic) on."""
         first = next((at for at in range(len(self.times)) if self.times[at] >= since), len(self.times))
         window = self.times[max(0, first - 1) :]
-        pairs = ((after - before, before) for before, after in zip(window, window[1:], strict=False))
+        pairs = ((after - before, before) for before, after in itertools.pairwise(window))
         seconds, began = max(pairs, default=(0.0, since))
         return Gap(seconds, began)
 
