@@ -120,15 +120,17 @@ def message_of(error: RedkeepError) -> str:
 
 def reasons_of(error: RequestValidationError) -> str:
     """Which fields are wrong and why. The values stay out: one of them may be a password."""
-    reasons = [f"{_field(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]
+    reasons = [_reason(one["type"], one["loc"], one["msg"].removeprefix("Value error, ")) for one in error.errors()]
     more = f" (and {len(reasons) - MOST_REASONS} more)" if len(reasons) > MOST_REASONS else ""
     return "; ".join(reasons[:MOST_REASONS]) + more
 
 
-def _field(location: tuple[int | str, ...]) -> str:
-    """`('body', 'instance', 'name')` is `instance.name`; parts that the caller chose are cut short."""
-    where = location[1:] if len(location) > 1 else location
-    return ".".join(str(part)[:64] for part in where)
+def _reason(kind: str, location: tuple[int | str, ...], message: str) -> str:
+    """`instance.name: ...` for `('body', 'instance', 'name')`; parts that the caller chose are cut short."""
+    if kind == "json_invalid":
+        return f"the body is no JSON from character {location[-1]} on"
+    field = ".".join(str(part)[:64] for part in location[1:])
+    return f"{field or 'the body'}: {message}"
 
 
 async def _on_purpose(_: Request, error: Exception) -> JSONResponse:
@@ -170,7 +172,7 @@ class LastResort:
         except Exception:
             if scope["type"] != "http" or started:
                 raise
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            log.exception("%s: %s %r failed", scope.get("request_id"), scope["method"], scope["path"])
             await fault(500, "Something went wrong here; the log of the API says what.")(scope, receive, send)
 
 

@@ -20,12 +20,10 @@ from redkeep.decide.lifecycle import Allowed, Refusal, UnderWay
 from redkeep.errors import OutcomeUnknown, Refused, Unavailable
 from redkeep.model.instance import Event, Group, Instance, Status
 from redkeep.model.operation import Kind, Operation
+from redkeep.orders import HINTS
 from redkeep.ports import Transaction
 
 log = logging.getLogger(__name__)
-
-HINTS = "hints"
-"""The topic that the managers listen on."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

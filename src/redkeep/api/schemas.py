@@ -49,6 +49,12 @@ def _flavor_id(value: object) -> str:
     return str(value).rstrip("/").rpartition("/")[2]
 
 
+def _nobody(value: object) -> None:
+    """What a replica is to follow when it is detached. Old clients say it with an empty string."""
+    if value not in (None, ""):
+        raise ValueError("must be null: a replica can be detached from its source, not handed to another one")
+
+
 Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=255, pattern=rf"^{_PRINTABLE}*[0-9A-Za-z]{_PRINTABLE}*$"),
@@ -69,6 +75,7 @@ Gigabytes = Annotated[
 FlavorRef = Annotated[
     str, BeforeValidator(_flavor_id), WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]})
 ]
+Nobody = Annotated[None, BeforeValidator(_nobody), WithJsonSchema({"enum": [None, ""]})]
 Uuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F-]{36}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Password = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=rf"^{_PRINTABLE}+$")]
@@ -155,7 +162,7 @@ class InstanceChange(_Strict):
     """One of them at a time, besides the name."""
 
     name: Name | None = None
-    replica_of: Literal[""] | None = Field(None, description="null: detach it from its source")
+    replica_of: Nobody = Field(None, description="null: detach it from its source")
     slave_of: Literal[""] | None = Field(
         None, description="The former name of `replica_of`", json_schema_extra={"deprecated": True}
     )
