@@ -84,7 +84,8 @@ def spawn(program: Path, conf: Path, secret_directives: str, address_space: int)
 def limit_address_space(pid: int, limit: int) -> None:
     """The most memory that the process may map, copies for saving included; an allocation beyond fails in it alone."""
     with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+        _, hard = resource.prlimit(pid, resource.RLIMIT_AS)  # stays: without privilege it could not be raised again
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 class Watch:

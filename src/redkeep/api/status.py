@@ -1,4 +1,4 @@
-"""How a project's servers are at this moment: the rows, beside what their agents see of them. Redkeep's own resource."""
+"""How servers are at this moment: the rows, beside what their agents see of them. A resource of Redkeep's own."""
 
 from __future__ import annotations
 

@@ -57,8 +57,10 @@ class Part:
         """End it as kill -9 would: no goodbye on the bus, no lease given back."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
-        for worker in list(getattr(self.service, "_workers", {}).values()):
+        workers = list(getattr(self.service, "_workers", {}).values())
+        for worker in workers:
             worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
         await self.bus.close()
         if isinstance(self.service, Agent):
             await self.service.close()
@@ -117,7 +119,15 @@ class Stack:
         settings = replace(ManagerSettings(name=name, flavors=flavors), **{**self.manager_options, **options})
         tools = Tools(store, BusAgents(bus), bus, flavors, word_seconds=settings.word_seconds, at_step=at_step)
         manager = Manager(settings, tools)
-        return self._add(Part(asyncio.create_task(manager.run(), name=name), manager, bus, store))
+        part = self._add(Part(asyncio.create_task(manager.run(), name=name), manager, bus, store))
+        await self.eventually(self._hosts_known, what="the first word of every agent")
+        return part
+
+    async def _hosts_known(self) -> bool:
+        agents = sum(isinstance(part.service, Agent) and not part.task.done() for part in self.parts)
+        assert self.store is not None  # noqa: S101
+        async with self.store.read() as tx:
+            return len(await tx.hosts()) >= agents
 
     def _add(self, part: Part) -> Part:
         self.parts.append(part)

@@ -1,0 +1,165 @@
+"""The doer dies at every step of every operation, another one finishes: same end, nothing stuck, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+from redis.asyncio import Redis
+
+from redkeep.model.instance import Instance, Status
+from redkeep.model.operation import Kind
+from redkeep.model.topology import Role
+from redkeep.testing.stack import Stack, kill_at, stack
+
+pytestmark = pytest.mark.real
+
+TAKE_OVER = {"lease_seconds": 0.6, "look_interval": 0.2}
+
+
+async def of_role(found: Stack, role: Role) -> Instance:
+    return next(one for one in await found.rows() if one.role is role)
+
+
+async def create(found: Stack) -> None:
+    order = {"name": "db", "flavorRef": 1, "volume": {"size": 1}}
+    reply = await found.call("POST", "/instances", {"instance": order})
+    found.passwords["db"] = reply["instance"]["password"]
+
+
+async def add_replicas(found: Stack) -> None:
+    order = {"name": "more", "replica_of": (await of_role(found, Role.PRIMARY)).id, "replica_count": 2}
+    await found.call("POST", "/instances", {"instance": order})
+
+
+def action(role: Role, body: dict[str, object]) -> Callable[[Stack], Awaitable[None]]:
+    async def act(found: Stack) -> None:
+        await found.call("POST", f"/instances/{(await of_role(found, role)).id}/action", body)
+
+    return act
+
+
+async def delete(found: Stack) -> None:
+    await found.call("DELETE", f"/instances/{(await of_role(found, Role.REPLICA)).id}")
+
+
+async def crash(found: Stack) -> None:
+    primary = await of_role(found, Role.PRIMARY)
+    next(one for one in found.redis_processes() if one.cwd().endswith(primary.id)).kill()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an operation comes about, its steps, and how many servers there are before and after."""
+
+    begin: Callable[[Stack], Awaitable[None]]
+    steps: tuple[str, ...]
+    before: int
+    after: int
+
+
+WAYS = {
+    Kind.CREATE_INSTANCE: Way(create, ("place", "start", "load", "open", "record"), 0, 1),
+    Kind.ADD_REPLICAS: Way(
+        add_replicas, ("place", "start", "synchronise", "brief the primary", "record", "brief the others"), 1, 3
+    ),
+    Kind.PROMOTE_REPLICA: Way(
+        action(Role.REPLICA, {"promote_to_replica_source": {}}),
+        ("look", "choose", "hold writes", "promote", "repoint", "record", "tell"),
+        3,
+        3,
+    ),
+    Kind.FAIL_OVER: Way(crash, ("look", "choose", "promote", "record", "repoint", "bring back"), 3, 3),
+    Kind.RESTART_INSTANCE: Way(action(Role.PRIMARY, {"restart": {}}), ("restart", "load", "open", "record"), 1, 1),
+    Kind.RESIZE_INSTANCE: Way(
+        action(Role.PRIMARY, {"resize": {"flavorRef": 2}}), ("check", "decide", "configure", "record"), 2, 2
+    ),
+    Kind.DELETE_INSTANCE: Way(delete, ("remove", "record", "brief the others"), 3, 2),
+}
+
+
+async def given(found: Stack, servers: int) -> None:
+    """A group of that many servers, with a key in it."""
+    if servers == 0:
+        return
+    await found.replicated(replicas=servers - 1) if servers > 1 else await found.create()
+    primary = await of_role(found, Role.PRIMARY)
+    async with client(found, primary) as redis:
+        await redis.set("before", "kept")
+        await redis.wait(servers - 1, 1000)
+
+
+def client(found: Stack, instance: Instance) -> Redis:
+    assert instance.address is not None
+    return Redis(
+        host=instance.address.host,
+        port=instance.address.port,
+        password=found.passwords["db"],
+        decode_responses=True,
+        socket_timeout=2,
+    )
+
+
+async def check(found: Stack, servers: int, *, data: bool) -> None:
+    """One primary, in the store and in reality; everyone else follows it; it takes writes; the data is there."""
+    rows = await found.rows()
+    assert len(rows) == servers
+    assert {one.status for one in rows} == {Status.ACTIVE}
+    group = await found.group(rows[0].group_id)
+    assert group.successor_id is None
+    assert [one.id for one in rows if one.role is Role.PRIMARY] == [group.primary_id]
+    assert len(found.redis_processes()) == servers
+    for one in rows:
+        async with client(found, one) as redis:
+
+            async def in_place(redis: Redis = redis, one: Instance = one) -> bool:
+                info = await redis.info("replication")
+                if one.id == group.primary_id:
+                    return bool(info["role"] == "master")
+                return bool(info["role"] == "slave" and info["master_link_status"] == "up")
+
+            await found.eventually(in_place, 10, what=f"{one.name} in its place")
+            if one.id == group.primary_id:
+                assert await redis.set("after", "written")
+            assert not data or await redis.get("before") == "kept"
+
+
+CASES = [(kind, step) for kind, way in WAYS.items() for step in way.steps]
+
+
+@pytest.mark.parametrize(("kind", "step"), CASES, ids=[f"{kind}-{step}" for kind, step in CASES])
+async def test_another_manager_finishes_what_one_began(kind: Kind, step: str) -> None:
+    way, dead = WAYS[kind], asyncio.Event()
+    async with stack(manager_options=TAKE_OVER) as found:
+        await found.start_agent()
+        first = await found.start_manager("first", kill_at(kind, step, dead))
+        await given(found, way.before)
+
+        await way.begin(found)
+        async with asyncio.timeout(10):
+            await dead.wait()
+        await first.kill()
+        await found.start_manager("second")
+        await found.idle()
+
+        await check(found, way.after, data=way.before > 0)
+
+
+@pytest.mark.parametrize("kind", WAYS, ids=str)
+async def test_these_are_all_the_steps(kind: Kind) -> None:
+    """A runbook that grows a step grows a kill-point."""
+    way, entered = WAYS[kind], list[str]()
+    async with stack(manager_options=TAKE_OVER) as found:
+        await found.start_agent()
+        await found.start_manager(at_step=lambda entering, step: entered.append(step) if entering is kind else None)
+        await given(found, way.before)
+        entered.clear()
+
+        await way.begin(found)
+        await found.eventually(lambda: asyncio.sleep(0, bool(entered)), what="the first step")
+        await found.idle()
+
+        await check(found, way.after, data=way.before > 0)
+    assert tuple(entered) == way.steps
