@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -308,6 +309,31 @@ async def test_a_closed_bus_is_unavailable(world: World) -> None:
         await collect(bus, "news", 1)
 
 
+async def test_closing_tells_those_who_serve_listen_and_wait(world: World) -> None:
+    begun = asyncio.Event()
+
+    async def hangs(body: Body) -> Body:
+        begun.set()
+        await asyncio.Event().wait()
+        return body
+
+    server, caller = world.bus("server"), world.bus("a")
+    served = asyncio.create_task(server.serve("s", hangs))
+    listened = asyncio.create_task(collect(server, "news", 1))
+    asked = asyncio.create_task(caller.request("s", {}, timeout=5))
+    await begun.wait()
+    await server.close()
+    await caller.close()
+
+    async with asyncio.timeout(2):
+        with pytest.raises(Unavailable):
+            await served
+        with pytest.raises(Unavailable):
+            await listened
+        with pytest.raises(OutcomeUnknown):
+            await asked
+
+
 # --- faults of the twin ----------------------------------------------------------------------------------------------
 
 
@@ -389,6 +415,38 @@ async def test_killing_and_restarting_the_control_redis_loses_no_message_and_no_
             await until(lambda: heard[-1:] == [1])
             assert heard == [0, 1]
             assert runs == [{"n": 1}], "what is in our own hands is not taken a second time"
+
+
+@pytest.mark.real
+async def test_a_server_process_that_was_killed_finds_its_request_again(lasting: RedisProcess) -> None:
+    async with buses(lasting, "a", "server") as (caller, server):
+        asked = asyncio.create_task(caller.request("process", {"x": 1}, timeout=10))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", HANGING_SERVER, str(lasting.port), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"begun\n"
+        process.kill()
+        await process.wait()
+
+        async with serving(server, "process", echo):
+            assert await asked == {"echo": {"x": 1}}
+
+
+HANGING_SERVER = """
+import asyncio, sys
+from redkeep.model.topology import Address
+from redkeep.northbound import RedisBus
+
+async def hangs(body):
+    print("begun", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    await RedisBus(Address("127.0.0.1", int(sys.argv[1])), name="server").serve("process", hangs)
+
+asyncio.run(main())
+"""
 
 
 @pytest.mark.real

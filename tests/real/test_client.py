@@ -375,6 +375,24 @@ async def test_nobody_there_is_unavailable(single: RedisProcess) -> None:
         await connect([f"127.0.0.1:{free_port()}"], timeout=0.2)
 
 
+async def test_a_closed_client_lets_nobody_wait(single: RedisProcess) -> None:
+    client = await connect([single.address])
+    with single.client() as admin:
+        admin.client_pause(10000, all=False)
+        try:
+            waiting = asyncio.create_task(client.execute("SET", "k", "v", timeout=9, retry="always"))
+            await until(lambda: admin.info("clients")["blocked_clients"] >= 1)
+            await client.close()
+
+            async with asyncio.timeout(1):
+                with pytest.raises(OutcomeUnknown):
+                    await waiting
+                with pytest.raises(Unavailable):
+                    await client.execute("PING", timeout=9)
+        finally:
+            admin.client_unpause()
+
+
 async def test_many_tasks_share_one_connection_and_each_gets_its_own_reply(single: RedisProcess) -> None:
     async with await connect([single.address]) as client:
 

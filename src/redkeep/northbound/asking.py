@@ -125,6 +125,9 @@ class Caller:
                 future.set_result(entry.fields.get(b"answer", b""))
 
     async def close(self) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(OutcomeUnknown("this side closed before the reply came"))
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])

@@ -66,10 +66,10 @@ class RedisBus:
         await Server(self._dialer, self._link, name, self._name, handler).run()
 
     async def close(self) -> None:
-        """End all connections. Whoever still listens or serves gets Unavailable."""
-        await self._caller.close()
-        await self._link.close()
+        """End all connections. Who still listens or serves gets Unavailable; who waits for a reply, OutcomeUnknown."""
         await self._dialer.close()
+        await self._link.close()
+        await self._caller.close()
 
 
 def _topic_key(topic: str) -> str:

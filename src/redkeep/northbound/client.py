@@ -75,6 +75,7 @@ class Client:
         self._keepers: dict[Address, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._primary: Node | None = None
+        self._closed = False
         self._refusing: set[Address] = set()
         """Those that refused a write since the primary last changed."""
         self._refusal: ServerError | None = None
@@ -114,8 +115,10 @@ class Client:
                 await self._recover(node, failure, error, retry, attempt, deadline)
 
     async def close(self) -> None:
-        """End all connections. What still waits for a reply gets OutcomeUnknown."""
+        """End all connections. What waits for a reply gets OutcomeUnknown, what waits for a primary Unavailable."""
+        self._closed = True
         self._primary = None
+        self._moved.ring()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -142,8 +145,10 @@ class Client:
     # --- a command -------------------------------------------------------------------------------------------------
 
     async def _attempt(self, node: Node | None, args: tuple[Argument, ...], deadline: float) -> Reply:
-        if node is None or node.data is None:
-            raise Unavailable("no primary is known" if node is None else f"{node.address}: not connected")
+        if node is None:
+            raise Unavailable("the client is closed" if self._closed else "no primary is known")
+        if node.data is None:
+            raise Unavailable(f"{node.address}: not connected")
         return await node.data.send(*args, timeout=deadline - self._loop.time())
 
     def _failure(self, node: Node | None, error: RedkeepError, may_have_run: bool) -> Failure:
@@ -164,6 +169,8 @@ class Client:
             self._refusing.add(node.address)
         chance = random.random()  # noqa: S311 (spreads load; no secret)
         now = self._loop.time()
+        if self._closed:
+            deadline = now
         match after_failure(failure, retry=retry, attempt=attempt, now=now, deadline=deadline, chance=chance):
             case PassOn():
                 raise error

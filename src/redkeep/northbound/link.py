@@ -107,6 +107,6 @@ class Link:
             self._connection = dial.result()
 
     async def close(self) -> None:
+        """Wait for what is being dialled: a closed dialer ends it. Cancelling it would cancel those who wait for it."""
         if self._dial is not None:
-            self._dial.cancel()
             await asyncio.wait([self._dial])

@@ -108,6 +108,7 @@ class MemoryBus:
         self._exchange = exchange
         self._name = name
         self._closed = False
+        self._asked: set[_Request] = set()
 
     async def publish(self, topic: str, body: Body) -> str:
         text = pack(body)
@@ -132,6 +133,7 @@ class MemoryBus:
         request = _Request(pack(body), loop.time() + timeout, loop.create_future())
         self._reach()
         self._exchange.hand_over(to, request)
+        self._asked.add(request)
         try:
             async with asyncio.timeout(timeout):
                 answer = await request.answer
@@ -140,21 +142,28 @@ class MemoryBus:
                 self._exchange.remove(to, request)
                 raise Unavailable(f"{to} did not take the request within {timeout} s; it was withdrawn") from None
             raise OutcomeUnknown(f"no reply from {to} within {timeout} s") from None
+        finally:
+            self._asked.discard(request)
         return unpack_answer(answer)
 
     async def serve(self, name: str, handler: Handler) -> None:
-        running: set[_Request] = set()
+        running: dict[_Request, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
-            while True:
-                self._refuse_when_closed()
-                if self._exchange.available:
-                    for request in (*self._exchange.undone(name, self._name), *self._exchange.waiting(name)):
-                        if request not in running:
-                            running.add(request)
-                            request.taken_by = self._name
-                            task = tasks.create_task(self._execute(name, request, handler))
-                            task.add_done_callback(partial(_forget, running, request))
+            while not self._closed:
+                for request in self._due(name):
+                    if request not in running:
+                        request.taken_by = self._name
+                        running[request] = task = tasks.create_task(self._execute(name, request, handler))
+                        task.add_done_callback(partial(_forget, running, request))
                 await self._exchange.bell.wait()
+            for task in running.values():
+                task.cancel()
+        self._refuse_when_closed()
+
+    def _due(self, name: str) -> list[_Request]:
+        if not self._exchange.available:
+            return []
+        return [*self._exchange.undone(name, self._name), *self._exchange.waiting(name)]
 
     async def _execute(self, name: str, request: _Request, handler: Handler) -> None:
         if asyncio.get_running_loop().time() < request.deadline:
@@ -175,6 +184,9 @@ class MemoryBus:
 
     async def close(self) -> None:
         self._closed = True
+        for request in self._asked:
+            if not request.answer.done():
+                request.answer.set_exception(OutcomeUnknown("this side closed before the reply came"))
         self._exchange.bell.ring()
 
     def _reach(self) -> None:
@@ -186,5 +198,5 @@ class MemoryBus:
             raise Unavailable("this side has closed")
 
 
-def _forget(running: set[_Request], request: _Request, _: asyncio.Task[None]) -> None:
-    running.discard(request)
+def _forget(running: dict[_Request, asyncio.Task[None]], request: _Request, _: asyncio.Task[None]) -> None:
+    del running[request]

@@ -74,20 +74,24 @@ class Server:
 
     async def run(self) -> None:
         """Serve until cancelled, or until the dialer is closed (raises Unavailable)."""
-        pause = Pause()
         async with asyncio.TaskGroup() as tasks:
-            start = self._starter(tasks)
-            while True:
-                self._dialer.refuse_when_closed()
+            await self._serve_until_closed(self._starter(tasks))
+            for task in self._running.values():
+                task.cancel()
+        self._dialer.refuse_when_closed()
+
+    async def _serve_until_closed(self, start: Callable[[Entry], None]) -> None:
+        pause = Pause()
+        while not self._dialer.closed:
+            try:
+                connection = await self._dialer.open()
                 try:
-                    connection = await self._dialer.open()
-                    try:
-                        await self._session(connection, start, pause)
-                    finally:
-                        connection.abort()
-                except (Unavailable, OutcomeUnknown, ServerError) as error:
-                    log.info("serving %s: %s", self._key, error)
-                await pause.sleep()
+                    await self._session(connection, start, pause)
+                finally:
+                    connection.abort()
+            except (Unavailable, OutcomeUnknown, ServerError) as error:
+                log.info("serving %s: %s", self._key, error)
+            await pause.sleep()
 
     def _starter(self, tasks: asyncio.TaskGroup) -> Callable[[Entry], None]:
         def start(entry: Entry) -> None:
