@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
@@ -41,7 +41,10 @@ NOT_OFFERED = {
     "users": "Creating users together with the instance (POST .../users does it afterwards)",
     "access": "Changing who has access",
 }
-"""Keys that must not be ignored in silence, since they would change what is built."""
+"""Keys that must not be ignored in silence, since the answer would be a lie."""
+
+REFUSED_IN_ORDERS = ("restorePoint", "configuration", "modules", "databases", "users")
+"""`access` is not among them: one stock client cannot help sending it with every order."""
 
 Limit = Annotated[int | None, Query(ge=1, description="Items per page, at most the server's page size")]
 Marker = Annotated[str | None, Query(max_length=255, description="Items whose id is greater than this one")]
@@ -79,11 +82,10 @@ async def show(call: ThisCall, instance_id: InstanceId) -> InstanceReply:
 
 
 async def _page(call: Call, limit: int | None, marker: str | None, *, detailed: bool) -> InstanceList:
+    most = call.context.settings.page_size
     async with call.context.store.read() as tx:
         everything = await tx.instances(project_id=call.project_id)
-    page, more = page_of(
-        everything, marker or "", min(limit or call.context.settings.page_size, call.context.settings.page_size)
-    )
+    page, more = page_of(everything, marker or "", min(limit or most, most))
     replicas = views.replicas_by_source(everything)
     view = views.detail if detailed else views.summary
     shown: list[InstanceView] = [view(one, replicas.get(one.id, ()), call) for one in page]
@@ -112,16 +114,17 @@ def _next_page(call: Call, marker: str) -> Link:
 async def create(call: ThisCall, body: CreateInstance) -> InstanceReply:
     """Order an instance, or replicas of one. Of several replicas, the answer describes the last."""
     order = body.instance
-    refuse_unoffered({name for name in NOT_OFFERED if name != "access" and getattr(order, name, None)})
+    refuse_unoffered(name for name in REFUSED_IN_ORDERS if getattr(order, name))
     if order.source_id:
         return await _create_replicas(call, order, order.source_id)
     return await _create_primary(call, order)
 
 
-def refuse_unoffered(keys: set[str] | frozenset[str]) -> None:
+def refuse_unoffered(asked: Iterable[str]) -> None:
     """Raises Refused (kind `unsupported`) when one of the keys asks for what there is not."""
-    for key in sorted(keys & NOT_OFFERED.keys()):
-        raise Refused(f"{NOT_OFFERED[key]} is not offered.", kind="unsupported")
+    for key in asked:
+        if key in NOT_OFFERED:
+            raise Refused(f"{NOT_OFFERED[key]} is not offered.", kind="unsupported")
 
 
 async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
