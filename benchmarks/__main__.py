@@ -1,0 +1,58 @@
+"""`python -m benchmarks NAME [--json]`: run one benchmark, or list them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import NoReturn
+
+from benchmarks import crash_failover, planned_promote
+from benchmarks.contest import Options
+from benchmarks.figures import table
+from benchmarks.writing import Failed
+
+BENCHMARKS: Mapping[str, ModuleType] = {module.NAME: module for module in (crash_failover, planned_promote)}
+"""Each module says in the first line of its docstring what it measures."""
+
+
+def main() -> int:
+    """The command; its exit status."""
+    asked = _arguments().parse_args()
+    if asked.name is None:
+        for name, module in BENCHMARKS.items():
+            print(f"{name:<18}{(module.__doc__ or '').splitlines()[0]}")
+        return 0
+    signal.signal(signal.SIGTERM, _interrupt)  # ends like Ctrl-C: with everything cleaned up
+    options = Options(asked.runs, asked.redis, asked.data_mb, tuple(asked.peers.split(",")) if asked.peers else None)
+    try:
+        found = BENCHMARKS[asked.name].run(options)
+    except Failed as error:
+        print(f"nothing was measured: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(found) if asked.json else table(found))
+    return 0
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./run bench", description="Measure us and the peers in the same run.")
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="without one, they are listed")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--runs", type=int, default=10, help="runs of each contestant (default: 10)")
+    parser.add_argument("--redis", default="7.0", metavar="X.Y", help="version of redis-server (default: 7.0)")
+    parser.add_argument("--data-mb", type=int, help="data in each group; by default what the benchmark is meant for")
+    parser.add_argument("--peers", metavar="A,B", help="only these peers take part")
+    return parser
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""A benchmark of contestants under one event: makes them, lets them take turns, ends them whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from benchmarks.figures import outcome
+from benchmarks.groups import Contestant
+from benchmarks.race import AFTERWARDS, Event, race
+
+OURS = "redkeep"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    runs: int = 10
+    version: str = "7.0"
+    megabytes: int | None = None
+    """None: what the benchmark was designed for."""
+    peers: tuple[str, ...] | None = None
+    """Only these take part besides us; None: all."""
+
+
+def contest(
+    name: str,
+    makers: Mapping[str, Callable[[], Contestant]],
+    *,
+    event: Event,
+    peer: str,
+    options: Options,
+    config: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The JSON object of a benchmark. The first of the makers is ours."""
+    wanted = [one for one in makers if one == OURS or options.peers is None or one in options.peers]
+    with contextlib.ExitStack() as stack:
+        contestants = []
+        for one in wanted:
+            print(f"preparing {one}", file=sys.stderr, flush=True)
+            contestants.append(makers[one]())
+            stack.callback(contestants[-1].close)
+        samples = race(contestants, event, runs=options.runs)
+    return outcome(name, samples, ours=OURS, peer=peer, config={**config, **_circumstances(options)})
+
+
+def _circumstances(options: Options) -> dict[str, Any]:
+    return {
+        "redis": options.version,
+        "python": platform.python_version(),
+        "redis-py": redis.__version__,
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "members": "1 primary, 2 replicas, all on this machine",
+        "writer": "one process, one SET of a new key at a time; redis-py: no retries, 10 ms pauses, timeout 1 s",
+        "watched_after_whole_s": AFTERWARDS,
+    }
