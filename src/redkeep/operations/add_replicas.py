@@ -42,9 +42,11 @@ async def run(run: Run) -> None:
     await run.tell(run.primary, Brief(run.assignment(run.primary, told)))
 
     run.mark("record", 1.0)
-    ready = [replace(run.instance(name), status=Status.ACTIVE, fault=None) for name in names]
-    group = replace(run.group, topology_epoch=run.group.epoch)
-    await run.save(*ready, group, note=f"{', '.join(one.name for one in ready)} follow {run.primary.name}")
+    await run.alter(
+        group=lambda group: replace(group, topology_epoch=group.epoch),
+        instances=lambda one: replace(one, status=Status.ACTIVE, fault=None) if one.id in names else one,
+        note=f"{', '.join(run.instance(name).name for name in names)} follow {run.primary.name}",
+    )
 
     run.mark("brief the others")
     await run.announce(told)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from redkeep.decide.topology import assignment, members, topology
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch
@@ -23,6 +23,13 @@ log = logging.getLogger(__name__)
 
 StepHook = Callable[[Kind, str], None]
 """Called at every mark. Tests let it kill the doer there."""
+
+
+Row = TypeVar("Row", Group, Instance)
+
+
+def _as_it_is(row: Row) -> Row:
+    return row
 
 
 class Overtaken(Exception):
@@ -106,40 +113,51 @@ class Run:
     async def change(self) -> AsyncIterator[Transaction]:
         """Change rows, provided that the lease still holds; the operation's state is written with them.
 
-        Raises StaleEpoch when somebody else has the lease. The rows that this value carries are read anew at the end.
+        Raises StaleEpoch when somebody else has the lease. Inside the block `group` and `instances` are as the store
+        has them now: build what is saved from them, since the API may have changed them since they were last read.
         """
         async with self.tools.store.begin() as tx:
             group = await tx.group(self.group.id, lock=True)
             if group is None or group.epoch != self.group.epoch or group.holder != self.holder:
                 raise StaleEpoch(f"the lease of group {self.group.id} is lost", seen=group.epoch if group else 0)
+            self.group, self.instances = group, tuple(await tx.instances(group_id=group.id))
             yield tx
             await tx.save(self.operation)
-            self.group = await tx.group(self.group.id) or group
-            self.instances = tuple(await tx.instances(group_id=self.group.id))
+            self.group = await tx.group(group.id) or group
+            self.instances = tuple(await tx.instances(group_id=group.id))
 
-    async def save(self, *rows: Group | Instance, note: str = "", about: str | None = None) -> None:
-        """One guarded change that saves these rows and, with `note`, records an event (about an instance)."""
+    async def alter(
+        self,
+        *,
+        group: Callable[[Group], Group] = _as_it_is,
+        instances: Callable[[Instance], Instance] = _as_it_is,
+        note: str = "",
+        about: str | None = None,
+    ) -> None:
+        """One guarded change: rows become what these make of them; with `note` an event (about an instance)."""
         async with self.change() as tx:
-            await tx.save(*rows)
+            now = await tx.now()
+            altered = [(one, instances(one)) for one in self.instances]
+            await tx.save(group(self.group), *(replace(new, updated=now) for old, new in altered if new != old))
             if note:
-                await tx.record(await self._event(tx, note, about))
+                await tx.record(self._event(now, note, about))
 
     async def note(self, text: str, about: str | None = None) -> None:
         """Record what happened, for the operator."""
-        await self.save(note=text, about=about)
+        await self.alter(note=text, about=about)
 
     async def settle(self, instance_ids: Iterable[str], status: Status, fault: str | None = None) -> None:
         """Give instances back to their owner, in this status."""
+        concerned = set(instance_ids)
         async with self.change() as tx:
             now = await tx.now()
-            for name in instance_ids:
-                if one := self.find(name):
-                    told = Fault(fault, now) if fault else None
-                    await tx.save(replace(one, status=status, fault=told, updated=now))
+            told = Fault(fault, now) if fault else None
+            ours = [one for one in self.instances if one.id in concerned]
+            await tx.save(*(replace(one, status=status, fault=told, updated=now) for one in ours))
 
-    async def _event(self, tx: Transaction, text: str, about: str | None) -> Event:
+    def _event(self, now: float, text: str, about: str | None) -> Event:
         return Event(
-            at=await tx.now(),
+            at=now,
             kind=self.operation.kind,
             text=text,
             project_id=self.group.project_id,

@@ -30,9 +30,12 @@ async def run(run: Run) -> None:
     await run.tell(run.instance(name), Promote(run.assignment(run.instance(name), told)))
 
     run.mark("record", 1.0)
-    ready = replace(run.instance(name), status=Status.ACTIVE, fault=None)
-    group = replace(run.group, primary_id=name, topology_epoch=run.group.epoch)
-    await run.save(ready, group, note=f"{ready.name} is ready on {ready.address}", about=name)
+    await run.alter(
+        group=lambda group: replace(group, primary_id=name, topology_epoch=group.epoch),
+        instances=lambda one: replace(one, status=Status.ACTIVE, fault=None) if one.id == name else one,
+        note=f"{run.instance(name).name} is ready on {run.instance(name).address}",
+        about=name,
+    )
     await run.announce(told)
 
 

@@ -22,9 +22,13 @@ async def run(run: Run) -> None:
         await run.tell(instance, EnsureRemoved(instance.id, run.group.id, run.group.epoch), timeout=30)
 
     run.mark("record", 0.7)
-    gone = replace(instance, deleted=True, fault=None)
-    group = replace(run.group, primary_id=None) if run.group.primary_id == instance.id else run.group
-    await run.save(gone, replace(group, topology_epoch=run.group.epoch), note=f"{instance.name} is gone")
+    remaining = None if run.group.primary_id == instance.id else run.group.primary_id
+    await run.alter(
+        group=lambda group: replace(group, primary_id=remaining, topology_epoch=group.epoch),
+        instances=lambda one: replace(one, deleted=True, fault=None) if one.id == instance.id else one,
+        note=f"{instance.name} is gone",
+        about=instance.id,
+    )
 
     run.mark("brief the others", 1.0)
     if run.group.primary_id is not None:

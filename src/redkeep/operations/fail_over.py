@@ -97,7 +97,7 @@ def _doubted(run: Run, old: Instance, chosen: Chosen, facts: Mapping[str, Server
 async def _save_choice(run: Run, old: Instance, chosen: Chosen) -> None:
     choice = {"old": old.id, "successor": chosen.instance_id, "reason": chosen.reason}
     run.operation = replace(run.operation, choice=choice)
-    await run.save(replace(run.group, successor_id=chosen.instance_id))
+    await run.alter(group=lambda group: replace(group, successor_id=chosen.instance_id))
 
 
 async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
@@ -108,7 +108,7 @@ async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
     isolated = [one for one, missed in zip(replicas, await asyncio.gather(*orders), strict=True) if missed is None]
     size = len(run.members)
     if not may_replace(group_size=size, may_still_follow=size - 1 - len(isolated)):
-        await run.save(replace(run.group, successor_id=None))
+        await run.alter(group=lambda group: replace(group, successor_id=None))
         raise Refused(f"too few replicas can be reached to be sure that nobody follows {old.name}", kind="busy")
 
     run.mark("wait out its word", 0.4)

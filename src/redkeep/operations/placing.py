@@ -45,5 +45,9 @@ async def start_placed(run: Run, instance_id: str, order: EnsureRunning) -> Serv
             raise
         avoid = [*run.operation.choice.get("avoid", ()), [instance.host_id, instance.address.port]]
         run.operation = replace(run.operation, choice={**run.operation.choice, "avoid": avoid})
-        await run.save(replace(instance, host_id=None, address=None), note=str(error), about=instance.id)
+        await run.alter(
+            instances=lambda one: replace(one, host_id=None, address=None) if one.id == instance_id else one,
+            note=str(error),
+            about=instance_id,
+        )
         raise NotNow(f"{error}; another port is tried") from error

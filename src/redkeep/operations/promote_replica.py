@@ -54,7 +54,11 @@ async def _switch(run: Run, successor: Instance) -> None:
     await _until_fit(run, successor)
 
     run.mark("choose", 0.4)
-    await run.save(replace(run.group, successor_id=successor.id), note=f"{successor.name} was chosen to be promoted")
+    await run.alter(
+        group=lambda group: replace(group, successor_id=successor.id),
+        note=f"{successor.name} was chosen to be promoted",
+        about=successor.id,
+    )
     old, told = run.primary, run.topology(successor.id)
 
     run.mark("hold writes", 0.5)
@@ -125,7 +129,7 @@ async def _repoint(run: Run, successor: Instance, old: Instance, told: Topology)
 
 async def _take_back(run: Run) -> None:
     if run.group.successor_id is not None:
-        await run.save(replace(run.group, successor_id=None))
+        await run.alter(group=lambda group: replace(group, successor_id=None))
     await run.try_tell(run.primary, ReleaseWrites(run.primary.id, run.group.id, run.group.epoch))
 
 

@@ -27,11 +27,14 @@ async def run(run: Run) -> None:
             raise Refused(message, kind="too_large")
 
     run.mark("decide", 0.3)
-    resized = [
-        replace(one, flavor_id=flavor.id if flavor else one.flavor_id, volume_gb=volume or one.volume_gb)
-        for one in concerned
-    ]
-    await run.save(*resized)
+    names = {one.id for one in concerned}
+    await run.alter(
+        instances=lambda one: (
+            replace(one, flavor_id=flavor.id if flavor else one.flavor_id, volume_gb=volume or one.volume_gb)
+            if one.id in names
+            else one
+        )
+    )
 
     run.mark("configure", 0.6)
     for one in concerned:
