@@ -24,8 +24,15 @@ def version_of(name: str) -> DatastoreVersion:
 
 def offered(settings: ApiSettings, hosts: Iterable[Host]) -> tuple[DatastoreVersion, ...]:
     """Versions that can be ordered now."""
-    present = {version for host in hosts for version in host.versions}
-    return tuple(version_of(name) for name in settings.versions if name in present)
+    found = tuple(hosts)
+    present = {version for host in found for version in host.versions}
+    return tuple(version_of(name) for name in known(settings, found) if name in present)
+
+
+def known(settings: ApiSettings, hosts: Iterable[Host]) -> tuple[str, ...]:
+    """Names of versions: those of the settings, then what else the hosts have, newest first."""
+    others = {version for host in hosts for version in host.versions} - set(settings.versions)
+    return (*settings.versions, *sorted(others, key=lambda name: [int(part) for part in name.split(".")], reverse=True))
 
 
 def default_of(settings: ApiSettings, versions: Iterable[DatastoreVersion]) -> DatastoreVersion | None:
@@ -41,15 +48,13 @@ def check_datastore(datastore: str) -> None:
         raise Refused(f"Datastore '{datastore[:64]}' cannot be found.", kind="missing")
 
 
-def find_version(settings: ApiSettings, wanted: str) -> DatastoreVersion:
+def find_version(settings: ApiSettings, hosts: Iterable[Host], wanted: str) -> DatastoreVersion:
     """A version that this installation knows, by name or id, whether or not a host has it. Raises Refused."""
-    for name in settings.versions:
-        version = version_of(name)
+    names = known(settings, hosts)
+    for version in map(version_of, names):
         if wanted in (version.name, version.id):
             return version
-    raise Refused(
-        f"Datastore version '{wanted[:64]}' cannot be found: there are {', '.join(settings.versions)}.", kind="invalid"
-    )
+    raise Refused(f"Datastore version '{wanted[:64]}' cannot be found: there are {', '.join(names)}.", kind="invalid")
 
 
 def ordered_version(settings: ApiSettings, hosts: Iterable[Host], order: DatastoreOrder | None) -> str:
@@ -58,7 +63,7 @@ def ordered_version(settings: ApiSettings, hosts: Iterable[Host], order: Datasto
         check_datastore(order.type)
     wanted = (order.version or order.version_number) if order else None
     if wanted:
-        return find_version(settings, wanted).name
+        return find_version(settings, hosts, wanted).name
     default = default_of(settings, offered(settings, hosts))
     return default.name if default else settings.default_version
 

@@ -67,8 +67,10 @@ async def _offered(call: Call) -> tuple[DatastoreVersion, ...]:
 
 
 async def _find(call: Call, key: str) -> VersionView:
-    wanted = find_version(call.context.settings, key)
-    if wanted not in await _offered(call):
+    async with call.context.store.read() as tx:
+        hosts = await tx.hosts()
+    wanted = find_version(call.context.settings, hosts, key)
+    if wanted not in offered(call.context.settings, hosts):
         raise Refused(f"No host has redis-server {wanted.name}. Run `redkeep doctor` on a host to see what it finds.")
     return _version(call, wanted)
 

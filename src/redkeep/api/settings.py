@@ -41,8 +41,8 @@ class ApiSettings:
     flavors: tuple[Flavor, ...] = FLAVORS
     """What can be ordered, in the order in which it is listed. Ids must be unique."""
     versions: tuple[str, ...] = ("7.0", "6.2")
-    """Redis versions on offer (`major.minor`), in the order in which they are listed. Only those that some host has
-    are shown."""
+    """Redis versions (`major.minor`) in the order in which they are listed, before whatever else the hosts have. Only
+    those that some host has are shown."""
     default_version: str = "7.0"
     """What an order gets that names none; the first that is shown when no host has this one."""
     max_instances: int = 100
