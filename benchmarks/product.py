@@ -63,6 +63,7 @@ class Redkeep:
             )
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         until(lambda: self._serves(client), START_LIMIT, "redkeep up")
+        until(lambda: _has_a_host(client), START_LIMIT, "an agent that is known to redkeep")
         return client
 
     def _serves(self, client: httpx.Client) -> bool:
@@ -166,6 +167,12 @@ class Redkeep:
         """What is left of the process tree."""
         running = psutil.process_iter(["cmdline"])
         return [one for one in running if str(self.directory) in (one.info["cmdline"] or ()) and one.pid != os.getpid()]
+
+
+def _has_a_host(client: httpx.Client) -> bool:
+    """A version of Redis is on offer as soon as a host has reported that it has one."""
+    reply = client.get("/v1.0/admin/datastores/redis/versions")
+    return reply.is_success and bool(reply.json()["versions"])
 
 
 def _free_range(size: int) -> int:
