@@ -147,6 +147,12 @@ class Transaction(Protocol):
 
     async def record(self, *events: Event) -> None: ...
 
+    async def switch(self, name: str) -> bool:
+        """One of the operator's switches for the whole installation; off until it was set."""
+        ...
+
+    async def set_switch(self, name: str, is_on: bool) -> None: ...
+
 
 class Store(Protocol):
     """The only truth. SQLite or PostgreSQL."""

@@ -409,3 +409,17 @@ async def test_a_group_that_is_not_there_cannot_be_claimed(store: Store) -> None
     assert await store.claim("nobody", "m1", 60.0) is None
     assert not await store.renew("nobody", "m1", 1, 60.0)
     await store.release("nobody", "m1", 1)
+
+
+async def test_a_switch_is_off_until_it_is_set(store: Store) -> None:
+    async with store.begin() as tx:
+        before = await tx.switch("failover-paused")
+        await tx.set_switch("failover-paused", True)
+
+    async with store.read() as tx:
+        after = await tx.switch("failover-paused")
+    async with store.begin() as tx:
+        await tx.set_switch("failover-paused", False)
+        again = await tx.switch("failover-paused")
+
+    assert (before, after, again) == (False, True, False)

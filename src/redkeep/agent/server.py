@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from redkeep.agent import record as records
 from redkeep.agent.process import Birth, Gone, Watch, birth_of, is_stopped, limit_address_space, spawn, works_in
 from redkeep.agent.record import Record
 from redkeep.agent.settings import AgentSettings
+from redkeep.decide.durability import min_replicas
 from redkeep.decide.fencing import may_write
 from redkeep.decide.liveness import Comeback, Pulse, comeback, pulse, restart_pause
 from redkeep.errors import NotNow, RedkeepError, Refused, Unavailable
@@ -166,7 +167,7 @@ class Server:
         self._remember(replace(self.record, assignment=assignment, held=False, synced_once=False))
         self.word_until = time.monotonic() + self._settings.word_seconds
         role = () if self.facts.role is Role.PRIMARY else (words.become_primary(),)
-        await self._connected.run(*role, *words.OPEN_WRITES, words.tell_clients(_news(assignment)))
+        await self._connected.run(*role, *self._open_writes(), words.tell_clients(_news(assignment)))
         self.fenced = False
 
     async def follow(self, assignment: Assignment) -> None:
@@ -189,8 +190,9 @@ class Server:
         if assignment.role is not self.record.assignment.role:
             raise Refused(f"{self.id} is not {assignment.role}: a briefing does not change roles", kind="conflict")
         self._remember(replace(self.record, assignment=assignment))
-        if self.running:
-            await self._connected.run(words.tell_clients(_news(assignment)))
+        if self.running and not self.fenced and not self.record.held:
+            opening = self._open_writes() if self.is_primary_by_order else ()
+            await self._connected.run(*opening, words.tell_clients(_news(assignment)))
 
     async def hold_writes(self, patience: float) -> None:
         """See `HoldWrites`. The caller reads the final offset afterwards."""
@@ -202,7 +204,7 @@ class Server:
         """See `ReleaseWrites`."""
         self._require_process()
         self._remember(replace(self.record, held=False))
-        await self._connected.run(*words.OPEN_WRITES)
+        await self._connected.run(*self._open_writes())
         self.fenced = False
 
     async def configure(self, spec: ServerSpec) -> None:
@@ -304,7 +306,7 @@ class Server:
         now = time.monotonic()
         if now < self.word_until:
             if self.fenced:
-                await self._connected.run(*words.OPEN_WRITES)
+                await self._connected.run(*self._open_writes())
                 self.fenced = False
                 log.warning("%s accepts writes again: its right is confirmed", self.id)
             return
@@ -314,7 +316,10 @@ class Server:
             log.warning("%s refuses writes: no manager confirms it and its replicas do not follow", self.id)
 
     def _carried(self, now: float, facts: ServerFacts) -> bool:
-        acknowledging = sum(one.online and one.lag_seconds <= FRESH_ACK for one in facts.followers)
+        members = self.record.assignment.topology.replicas  # one that was detached may still follow: it does not count
+        acknowledging = sum(
+            one.online and one.lag_seconds <= FRESH_ACK and one.address in members for one in facts.followers
+        )
         size = self.record.assignment.group_size
         return may_write(now=now, word_until=self.word_until, group_size=size, acknowledging=acknowledging)
 
@@ -352,6 +357,23 @@ class Server:
         if not self.running:
             raise Unavailable(f"{self.id} is not running: {self._detail or 'it was never started'}")
 
+    def _open_writes(self) -> Sequence[words.Command]:
+        """As many replicas must acknowledge as the group's promise asks; a replica refuses writes in any case."""
+        if not self.is_primary_by_order:
+            return words.open_writes(0)
+        return words.open_writes(min_replicas(self.record.spec.durability, self.record.assignment.group_size))
+
+    async def remind_clients(self) -> None:
+        """Publish the topology anew: clients that have just come know nothing but what they are told.
+
+        Only the primary does: what is published there reaches the subscribers of its replicas as well.
+        """
+        if self.lock.locked() or not self.running or not self.is_primary_by_order:
+            return
+        async with self.lock:
+            if not self.fenced and not self.record.held and self.record.assignment.group_size > 1:
+                await self._connected.run(words.tell_clients(_news(self.record.assignment)))
+
     def _refuse_if_emptied(self, assignment: Assignment) -> None:
         """A primary with replicas that has lost its data would wipe theirs as soon as they follow it."""
         if self.facts.keys == 0 and self.record.had_keys and assignment.group_size > 1 and self._fresh_start:
@@ -384,7 +406,7 @@ class Server:
         self._write_conf()
         await self._connected.run(
             words.become_replica(assignment.primary),  # Redis leaves it alone when it follows that one already
-            *words.OPEN_WRITES,
+            *self._open_writes(),
             words.tell_clients(_news(assignment)),
         )
         self.fenced = False

@@ -48,6 +48,8 @@ from redkeep.vault import Vault, new_password
 
 log = logging.getLogger(__name__)
 
+REMINDER_INTERVAL = 5.0
+"""Seconds between two publications of an unchanged topology on a primary."""
 DISK_INTERVAL = 10.0
 """Seconds between two countings of what each server's files take."""
 
@@ -77,6 +79,7 @@ class Agent:
             group.create_task(self._every(self._settings.heartbeat_interval, self._renew_word))
             group.create_task(self._every(self._settings.watch_interval, self._watch_all))
             group.create_task(self._every(DISK_INTERVAL, self._count_disk))
+            group.create_task(self._every(REMINDER_INTERVAL, self._remind_clients))
 
     async def close(self) -> None:
         """Let go of all servers; they go on."""
@@ -216,6 +219,11 @@ class Agent:
                     await server.come_back()
         except RedkeepError as error:
             log.warning("%s: %s", server.id, error)
+
+    async def _remind_clients(self) -> None:
+        for server in tuple(self._servers.values()):
+            with contextlib.suppress(RedkeepError):
+                await server.remind_clients()
 
     async def _count_disk(self) -> None:
         for server in tuple(self._servers.values()):

@@ -52,16 +52,18 @@ def unfitness(facts: ServerFacts, history: str) -> str | None:
     return None
 
 
-def most_current(replicas: Iterable[ServerFacts], *, history: str = "") -> Chosen | NobodyFit:
-    """The replica that has applied most of the given history.
+def most_current(replicas: Iterable[ServerFacts], *, history: str = "", quorum: int = 1) -> Chosen | NobodyFit:
+    """The replica that has applied most of the given history, if at least `quorum` fit ones were seen.
 
     Ties go to the one that heard from the primary last, then to the lowest id, so that everyone who decides on the
     same facts decides the same.
     """
     looked = tuple(replicas)
     fit = [facts for facts in looked if unfitness(facts, history) is None]
-    if not fit:
-        return NobodyFit(tuple(reason for facts in looked if (reason := unfitness(facts, history))))
+    if len(fit) < max(1, quorum):
+        reasons = [reason for facts in looked if (reason := unfitness(facts, history))]
+        missing = [f"{quorum} must be seen so that no acknowledged write is lost, {len(fit)} were"] if fit else []
+        return NobodyFit((*reasons, *missing))
     best = min(fit, key=_rank)
     others = _behind(best, fit)
     return Chosen(best.instance_id, best.offset, f"it has applied most of the history (offset {best.offset}){others}")

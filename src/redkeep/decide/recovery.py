@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from redkeep.decide.durability import replicas_to_see
 from redkeep.decide.fencing import may_replace
 from redkeep.decide.promotion import NobodyFit, most_current
 from redkeep.model.facts import Process, ServerFacts
@@ -46,6 +47,8 @@ class GroupView:
     last_failover: float = float("-inf")
     changed_at: float = float("-inf")
     """When an operation last changed the group: older sights of its servers say nothing about their place in it."""
+    paused: bool = False
+    """The operator has switched automatic failover off, everywhere."""
     watching_since: float = float("-inf")
     """When this view began: silence is counted from then at the earliest."""
 
@@ -91,6 +94,8 @@ Verdict = Healthy | FailOver | RestartPrimary | Realign | Degraded
 
 def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
     """What to do about the group at `now` (monotonic seconds of the manager)."""
+    if view.paused or view.group.paused:
+        return Degraded("automatic failover is paused by the operator")
     primary = next((one for one in view.instances if one.id == view.group.rightful_primary_id), None)
     if primary is None or primary.status in (Status.BUILD, Status.SHUTDOWN) or primary.host_id is None:
         return Healthy()  # an operation is about to make, or unmake, it
@@ -114,8 +119,12 @@ def _members(view: GroupView) -> list[Instance]:
     return [one for one in view.instances if one.status not in (Status.BUILD, Status.SHUTDOWN)]
 
 
+def _quorum(view: GroupView) -> int:
+    return replicas_to_see(view.group.durability, len(_members(view)))
+
+
 def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Verdict:
-    chosen = most_current(standing_by(view, primary), history=view.history)
+    chosen = most_current(standing_by(view, primary), history=view.history, quorum=_quorum(view))
     if isinstance(chosen, NobodyFit):
         return RestartPrimary(f"{primary.name} is {facts.process} and nobody can take its place: {chosen.reason}")
     return FailOver(
@@ -131,7 +140,7 @@ def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limi
         return Degraded(f"{silent}, but its replicas may still follow it")
     if now - view.last_failover < limits.cool_down:
         return Degraded(f"{silent}, and the group has failed over a moment ago")
-    chosen = most_current(witnesses, history=view.history)
+    chosen = most_current(witnesses, history=view.history, quorum=_quorum(view))
     if isinstance(chosen, NobodyFit):
         return Degraded(f"{silent}, and nobody can take its place: {chosen.reason}")
     return FailOver(chosen.instance_id, f"{silent} and its replicas have lost it; {chosen.reason}", proven=False)

@@ -18,7 +18,7 @@ from redkeep.errors import RedkeepError
 from redkeep.manager.settings import ManagerSettings
 from redkeep.manager.sightings import Sightings
 from redkeep.model.facts import Confirmation, HostReport
-from redkeep.model.instance import Event, Group, Host, Instance
+from redkeep.model.instance import FAILOVER_PAUSED, Event, Group, Host, Instance
 from redkeep.model.operation import Kind, Operation
 from redkeep.operations.context import Tools
 from redkeep.operations.runner import Runner
@@ -155,12 +155,14 @@ class Manager:
             groups = await tx.groups()
             instances = await tx.instances()
             busy = {one.group_id for one in await tx.open_operations()}
+            paused = await tx.switch(FAILOVER_PAUSED)
         members: dict[str, list[Instance]] = {}
         for one in instances:
             members.setdefault(one.group_id, []).append(one)
         self._groups_by_instance = {one.id: one.group_id for one in instances}
         for group in groups:
-            await self._consider(self._sightings.view(group, tuple(members.get(group.id, ()))), group.id in busy)
+            view = self._sightings.view(group, tuple(members.get(group.id, ())), paused=paused)
+            await self._consider(view, group.id in busy)
         for group_id in busy:
             self._work_on(group_id)
 
@@ -173,7 +175,8 @@ class Manager:
                 return
             instances = tuple(await tx.instances(group_id=group.id))
             busy = bool(await tx.open_operations(group_id=group.id))
-        await self._consider(self._sightings.view(group, instances), busy)
+            paused = await tx.switch(FAILOVER_PAUSED)
+        await self._consider(self._sightings.view(group, instances, paused=paused), busy)
 
     async def _consider(self, view: GroupView, busy: bool) -> None:
         verdict = judge(view, time.monotonic(), self._settings.limits)

@@ -53,7 +53,7 @@ class Sightings:
             return ServerFacts(instance.id, Process.ABSENT, seen_at=self._heard[host])
         return self._facts.get(instance.id)
 
-    def view(self, group: Group, instances: tuple[Instance, ...]) -> GroupView:
+    def view(self, group: Group, instances: tuple[Instance, ...], *, paused: bool = False) -> GroupView:
         never = float("-inf")
         return GroupView(
             group=group,
@@ -63,5 +63,6 @@ class Sightings:
             history=self.history_of(group.rightful_primary_id),
             last_failover=self._failed_over.get(group.id, never),
             changed_at=self._changed.get(group.id, never),
+            paused=paused,
             watching_since=self._since,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from redkeep.model.instance import RedisUser, Secrets
+from redkeep.model.instance import Durability, RedisUser, Secrets
 from redkeep.model.topology import Address, Role, Topology
 
 
@@ -91,6 +91,7 @@ class ServerSpec:
     process_limit_bytes: int
     secrets: Secrets
     users: tuple[RedisUser, ...] = ()
+    durability: Durability = Durability.ASYNC
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,23 @@ class RedisUser:
     enabled: bool = True
 
 
+FAILOVER_PAUSED = "failover-paused"
+"""The operator's switch that pauses automatic failover of all groups."""
+
+
+class Durability(StrEnum):
+    """What a group promises of an acknowledged write when its primary is lost."""
+
+    ASYNC = "async"
+    """It may be lost if it was acknowledged within the fence bound before a host was lost. Costs nothing."""
+    BOUNDED = "bounded"
+    """As `async`, but writes are refused when no replica has acknowledged for ten seconds: what may be lost is bounded
+    by that, whatever becomes of the managers. Costs availability when the replicas are away."""
+    SYNC = "sync"
+    """Nothing that the driver acknowledged is lost: it waits for a majority of the group, and only a replica that has
+    all of it is promoted. Costs a round trip for each write."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A primary and those who replicate from it: the unit of leases, epochs and failover. One instance is one too."""
@@ -121,6 +138,9 @@ class Group:
     """Store time at which the lease ends."""
     users: tuple[RedisUser, ...] = ()
     root_enabled: bool = False
+    durability: Durability = Durability.ASYNC
+    paused: bool = False
+    """No automatic failover: an operator is at work on it."""
 
     @property
     def rightful_primary_id(self) -> str | None:

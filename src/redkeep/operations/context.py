@@ -182,6 +182,7 @@ class Run:
             process_limit_bytes=flavor.process_limit_bytes,
             secrets=self.group.secrets,
             users=self.group.users,
+            durability=self.group.durability,
         )
 
     def topology(self, primary_id: str | None, among: Iterable[Instance] | None = None) -> Topology:

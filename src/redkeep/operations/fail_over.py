@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
+from redkeep.decide.durability import replicas_to_see
 from redkeep.decide.fencing import may_replace
 from redkeep.decide.promotion import Chosen, NobodyFit, most_current
 from redkeep.errors import NotNow, Refused
@@ -80,10 +81,15 @@ def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen
     earlier = facts.get(run.group.successor_id or "")
     if earlier is not None and earlier.alive and earlier.instance_id != old.id:
         return Chosen(earlier.instance_id, earlier.offset, "it was chosen before")
-    fit = most_current((found for name, found in facts.items() if name != old.id), history=run.arg("history"))
+    others = [found for name, found in facts.items() if name != old.id]
+    fit = most_current(others, history=run.arg("history"), quorum=_quorum(run))
     if isinstance(fit, NobodyFit):
         raise NotNow(f"nobody can take the place of {old.name}: {fit.reason}")
     return fit
+
+
+def _quorum(run: Run) -> int:
+    return replicas_to_see(run.group.durability, len(run.members))
 
 
 def _doubted(run: Run, old: Instance, chosen: Chosen, facts: Mapping[str, ServerFacts]) -> bool:
@@ -116,7 +122,7 @@ async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
 
     run.mark("choose again")
     facts = await run.look(isolated, timeout=LOOK_LIMIT)
-    final = most_current(facts.values(), history=run.arg("history"))
+    final = most_current(facts.values(), history=run.arg("history"), quorum=_quorum(run))
     if isinstance(final, NobodyFit):
         raise NotNow(f"nobody can take the place of {old.name}: {final.reason}")
     if final.instance_id != chosen.instance_id:

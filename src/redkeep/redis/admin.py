@@ -91,11 +91,15 @@ class Admin:
 
 # --- Words: what is said to a server. Data, so that several go out in one round trip. --------------------------------
 
-OPEN_WRITES: Sequence[Command] = (
-    ("CONFIG", "SET", "min-replicas-to-write", 0),
-    ("CONFIG", "SET", "repl-ping-replica-period", 1),
-    ("CLIENT", "UNPAUSE"),
-)
+
+def open_writes(min_replicas: int) -> Sequence[Command]:
+    """Writes are accepted, as long as that many replicas acknowledge."""
+    return (
+        ("CONFIG", "SET", "min-replicas-to-write", min_replicas),
+        ("CONFIG", "SET", "repl-ping-replica-period", 1),
+        ("CLIENT", "UNPAUSE"),
+    )
+
 
 _FOREVER_MS = 24 * 3600 * 1000
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from redkeep.decide.durability import MAX_LAG_SECONDS
 from redkeep.model.facts import ServerSpec
 from redkeep.model.instance import RedisUser
 from redkeep.model.topology import Address
@@ -115,6 +116,9 @@ def _replication(spec: ServerSpec, follow: Address, tuning: Tuning) -> list[str]
     backlog = max(_MIB, min(64 * _MIB, spec.maxmemory_bytes // 8))
     return [
         f"replicaof {follow.host} {follow.port}",
+        f"replica-announce-ip {spec.address.host}",
+        f"replica-announce-port {spec.address.port}",
+        f"min-replicas-max-lag {MAX_LAG_SECONDS}",
         "replica-read-only yes",
         "replica-serve-stale-data yes",
         f"repl-diskless-sync {'yes' if tuning.diskless_sync else 'no'}",

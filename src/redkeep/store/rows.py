@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from redkeep.model.instance import Event, Fault, Group, Host, Instance, RedisUser, Secrets, Status
+from redkeep.model.instance import Durability, Event, Fault, Group, Host, Instance, RedisUser, Secrets, Status
 from redkeep.model.operation import Kind, Operation, State
 from redkeep.model.topology import Address, Role
 
@@ -22,11 +22,19 @@ def _fields(value: Kept | Event) -> dict[str, Any]:
 
 
 def group_row(group: Group) -> dict[str, Any]:
-    return _fields(group) | {"secrets": asdict(group.secrets), "users": [asdict(user) for user in group.users]}
+    return _fields(group) | {
+        "secrets": asdict(group.secrets),
+        "users": [asdict(user) for user in group.users],
+        "durability": group.durability.value,
+    }
 
 
 def to_group(row: Row) -> Group:
-    nested = {"secrets": Secrets(**row["secrets"]), "users": tuple(RedisUser(**user) for user in row["users"])}
+    nested = {
+        "secrets": Secrets(**row["secrets"]),
+        "users": tuple(RedisUser(**user) for user in row["users"]),
+        "durability": Durability(row["durability"]),
+    }
     return Group(**{**row, **nested})
 
 

@@ -42,6 +42,8 @@ groups = Table(
     Column("topology_epoch", BigInteger, nullable=False),
     Column("users", JSON, nullable=False),
     Column("root_enabled", Boolean, nullable=False),
+    Column("durability", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("holder", Text),
     Column("lease_until", Double, nullable=False),
@@ -131,6 +133,13 @@ events = Table(
 Index(None, events.c.at)
 Index(None, events.c.group_id, events.c.at)
 Index(None, events.c.instance_id, events.c.at)
+
+switches = Table(
+    "switches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("is_on", Boolean, nullable=False),
+)
 
 hosts = Table(
     "hosts",

@@ -11,7 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from redkeep.store.schema import LEASE_COLUMNS, OPEN, UNDELETED, events, groups, hosts, instances, operations
+from redkeep.store.schema import LEASE_COLUMNS, OPEN, UNDELETED, events, groups, hosts, instances, operations, switches
 
 
 class Clock(FunctionElement[float]):
@@ -47,6 +47,7 @@ GROUPS = select(groups).where(exists().where(instances.c.group_id == groups.c.id
 INSTANCE = select(instances).where(instances.c.id == bindparam("id"))
 OPERATION = select(operations).where(operations.c.id == bindparam("id"))
 HOSTS = select(hosts).order_by(hosts.c.id)
+SWITCH = select(switches).where(switches.c.id == bindparam("id"))
 
 
 @cache

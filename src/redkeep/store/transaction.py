@@ -92,6 +92,19 @@ class SqlTransaction:
             batch = [rows.event_row(event) for event in events]
             await self._run(lambda connection: connection.execute(statements.RECORD, batch))
 
+    async def switch(self, name: str) -> bool:
+        row = await self._first(statements.SWITCH, {"id": name})
+        return bool(row and row["is_on"])
+
+    async def set_switch(self, name: str, is_on: bool) -> None:
+        self._must_write("set_switch()")
+
+        def upsert(connection: Connection) -> None:
+            statement = statements.upsert(schema.switches, connection.dialect.name)
+            connection.execute(statement, [{"id": name, "is_on": is_on}])
+
+        await self._run(upsert)
+
     async def claim(self, group_id: str, holder: str, seconds: float) -> Group | None:
         row = await self._first(statements.TAKEN, {"group_id": group_id, "by": holder, "seconds": seconds})
         return rows.to_group(row) if row else None

@@ -1,0 +1,33 @@
+"""What each promise about acknowledged writes asks of the servers, and of a failover."""
+
+from __future__ import annotations
+
+from redkeep.decide.fencing import majority
+from redkeep.model.instance import Durability
+
+MAX_LAG_SECONDS = 10
+"""`min-replicas-max-lag`: a replica that has not acknowledged for longer does not count."""
+
+
+def min_replicas(durability: Durability, group_size: int) -> int:
+    """`min-replicas-to-write` of a primary: how many replicas must acknowledge lately for it to accept writes.
+
+    A group of one has nobody who could; asked for later, the promise begins with its first replica.
+    """
+    if durability is Durability.ASYNC or group_size < 2:
+        return 0
+    return 1 if durability is Durability.BOUNDED else confirmations(durability, group_size)
+
+
+def confirmations(durability: Durability, group_size: int) -> int:
+    """How many replicas must have a write before the driver calls it acknowledged: with the primary, a majority."""
+    return majority(group_size) - 1 if durability is Durability.SYNC else 0
+
+
+def replicas_to_see(durability: Durability, group_size: int) -> int:
+    """How many fit replicas a failover must see to be sure that one of them has every acknowledged write.
+
+    Each write is on `confirmations` of the replicas: that many short of all, plus one, cannot all lack it.
+    """
+    needed = confirmations(durability, group_size)
+    return group_size - 1 - needed + 1 if needed else 1
