@@ -431,6 +431,7 @@ class Server:
             raise Refused(f"host {self._settings.host_id} has no redis-server {spec.version}", kind="missing")
         _require_free_port(spec)
         self._write_conf()
+        await self._disconnect()  # from the process before: the next order must not be the one to find out
         self._expected_to_exit = False
         password = self._vault.unseal(spec.secrets.replication)
         pid = spawn(program, self.directory / "redis.conf", conf.secret_directives(password), spec.process_limit_bytes)

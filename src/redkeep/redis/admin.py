@@ -1,4 +1,4 @@
-"""Administration of one redis-server over one connection: typed commands, and one border for redis-py's errors."""
+"""Administration of one redis-server: typed commands, and one border for redis-py's errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Command = tuple[str | int | bytes, ...]
 
 
 class Admin:
-    """The agent's connection to one of its servers. All calls raise Unavailable, OutcomeUnknown, NotNow (still
+    """The agent's way to one of its servers. All calls raise Unavailable, OutcomeUnknown, NotNow (still
     loading) or Refused (the server's own words)."""
 
     def __init__(self, address: Address, password: str, *, timeout: float = 2.0, user: str = ADMIN) -> None:
@@ -38,7 +38,7 @@ class Admin:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
-            single_connection_client=True,
+            protocol=2,  # with 3, redis-py 8 hands out connections that the server has closed
             decode_responses=True,
             client_name="redkeep-agent",
             health_check_interval=0,
