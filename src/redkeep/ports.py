@@ -91,6 +91,19 @@ class Agents(Protocol):
 # --- Store -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class WholeGroup:
+    """What the store has of one group, all of one moment."""
+
+    group: Group
+    instances: tuple[Instance, ...]
+    """Those that are not deleted, oldest first."""
+    operations: tuple[Operation, ...]
+    """Those that are open, oldest first."""
+    now: float
+    """The store's clock."""
+
+
 class Transaction(Protocol):
     """One unit of work. What it wrote is there for all, or, if the block raised, for nobody.
 
@@ -105,6 +118,10 @@ class Transaction(Protocol):
 
     async def group(self, group_id: str, *, lock: bool = False) -> Group | None:
         """One group; with `lock` nobody else may change it until the block ends."""
+        ...
+
+    async def whole_group(self, group_id: str, *, lock: bool = False) -> WholeGroup | None:
+        """A group with all that belongs to it, in one trip: for paths on which milliseconds count. `lock` as above."""
         ...
 
     async def groups(self) -> list[Group]:
@@ -196,4 +213,5 @@ __all__ = [
     "Message",
     "Store",
     "Transaction",
+    "WholeGroup",
 ]

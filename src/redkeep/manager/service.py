@@ -23,7 +23,7 @@ from redkeep.model.operation import Kind, Operation
 from redkeep.operations.context import Tools
 from redkeep.operations.runner import Runner
 from redkeep.orders import HA, HINTS, MANAGERS, REPORTS, Exit, decode_report, encode_confirmation, hint
-from redkeep.ports import Body, Bus, Message, Store
+from redkeep.ports import Body, Bus, Message, Store, Transaction, WholeGroup
 
 log = logging.getLogger(__name__)
 
@@ -169,14 +169,20 @@ class Manager:
     async def _consider_owner(self, instance_id: str) -> None:
         """Look at the group of one instance now."""
         async with self._store.read() as tx:
-            instance = await tx.instance(instance_id)
-            group = await tx.group(instance.group_id) if instance else None
-            if group is None:
-                return
-            instances = tuple(await tx.instances(group_id=group.id))
-            busy = bool(await tx.open_operations(group_id=group.id))
+            found = await self._group_of(tx, instance_id)
             paused = await tx.switch(FAILOVER_PAUSED)
-        await self._consider(self._sightings.view(group, instances, paused=paused), busy)
+        if found is not None:
+            view = self._sightings.view(found.group, found.instances, paused=paused)
+            await self._consider(view, bool(found.operations))
+
+    async def _group_of(self, tx: Transaction, instance_id: str) -> WholeGroup | None:
+        """The group in which the last look at all found it; where that is not true any more, the one of its row."""
+        known = self._groups_by_instance.get(instance_id)
+        found = await tx.whole_group(known) if known else None
+        if found is not None and any(one.id == instance_id for one in found.instances):
+            return found
+        instance = await tx.instance(instance_id)
+        return await tx.whole_group(instance.group_id) if instance else None
 
     async def _consider(self, view: GroupView, busy: bool) -> None:
         verdict = judge(view, time.monotonic(), self._settings.limits)
@@ -225,9 +231,10 @@ class Manager:
     async def _submit(self, group: Group, kind: Kind, args: dict[str, object], reason: str, limit: float) -> bool:
         """Record an operation, unless one of its kind is open for the group already."""
         async with self._store.begin() as tx:
-            if any(one.kind is kind for one in await tx.open_operations(group_id=group.id)):
+            found = await tx.whole_group(group.id, lock=True)
+            if found is None or any(one.kind is kind for one in found.operations):
                 return False
-            now = await tx.now()
+            now = found.now
             operation = Operation(
                 id=str(uuid.uuid4()),
                 group_id=group.id,

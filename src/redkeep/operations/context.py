@@ -117,14 +117,17 @@ class Run:
         has them now: build what is saved from them, since the API may have changed them since they were last read.
         """
         async with self.tools.store.begin() as tx:
-            group = await tx.group(self.group.id, lock=True)
-            if group is None or group.epoch != self.group.epoch or group.holder != self.holder:
-                raise StaleEpoch(f"the lease of group {self.group.id} is lost", seen=group.epoch if group else 0)
-            self.group, self.instances = group, tuple(await tx.instances(group_id=group.id))
+            await self._read(tx, lock=True)
             yield tx
             await tx.save(self.operation)
-            self.group = await tx.group(group.id) or group
-            self.instances = tuple(await tx.instances(group_id=group.id))
+            await self._read(tx)
+
+    async def _read(self, tx: Transaction, *, lock: bool = False) -> None:
+        found = await tx.whole_group(self.group.id, lock=lock)
+        if found is None or found.group.epoch != self.group.epoch or found.group.holder != self.holder:
+            seen = found.group.epoch if found else 0
+            raise StaleEpoch(f"the lease of group {self.group.id} is lost", seen=seen)
+        self.group, self.instances = found.group, found.instances
 
     async def alter(
         self,

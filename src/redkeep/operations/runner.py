@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from redkeep.errors import RedkeepError, Refused, StaleEpoch
@@ -59,7 +59,7 @@ def retry_pause(attempts: int) -> float:
     return min(5.0, 0.05 * 2.0 ** max(0, attempts - 1))
 
 
-def next_up(operations: list[Operation], now: float) -> Operation | None:
+def next_up(operations: Sequence[Operation], now: float) -> Operation | None:
     """The urgent one first, then the oldest whose time has come. Others wait behind one that is to be retried."""
     urgent = [one for one in operations if one.kind in URGENT]
     first = (urgent or operations)[:1]
@@ -108,18 +108,15 @@ class Runner:
     async def _run_open(self, group_id: str) -> float | None:
         while True:
             async with self._tools.store.read() as tx:
-                group = await tx.group(group_id)
-                operations = await tx.open_operations(group_id=group_id)
-                instances = tuple(await tx.instances(group_id=group_id))
-                now = await tx.now()
-            if not operations or group is None:
+                found = await tx.whole_group(group_id)
+            if found is None or not found.operations:
                 return None
-            operation = next_up(operations, now)
+            operation = next_up(found.operations, found.now)
             if operation is None:
-                return max(0.01, min(one.not_before for one in operations) - now)
+                return max(0.01, min(one.not_before for one in found.operations) - found.now)
             self._overtaken[group_id].clear()
-            run = Run(self._tools, self._holder, operation, group, instances, self._overtaken[group_id])
-            await self._run_one(run, now)
+            run = Run(self._tools, self._holder, operation, found.group, found.instances, self._overtaken[group_id])
+            await self._run_one(run, found.now)
 
     async def _run_one(self, run: Run, now: float) -> None:
         book = RUNBOOKS[run.operation.kind]

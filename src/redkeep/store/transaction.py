@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Executable, Table
 from redkeep.errors import RedkeepError, Unavailable
 from redkeep.model.instance import Event, Group, Host, Instance
 from redkeep.model.operation import Operation
+from redkeep.ports import WholeGroup
 from redkeep.store import rows, schema, statements
 from redkeep.store.border import translated
 from redkeep.store.database import Result, Session
@@ -44,6 +45,11 @@ class SqlTransaction:
             self._must_write("group(lock=True)")
         row = await self._first(statements.LOCKED_GROUP if lock else statements.GROUP, {"id": group_id})
         return rows.to_group(row) if row else None
+
+    async def whole_group(self, group_id: str, *, lock: bool = False) -> WholeGroup | None:
+        if lock:
+            self._must_write("whole_group(lock=True)")
+        return await self._run(lambda connection: _whole_group(connection, group_id, lock))
 
     async def groups(self) -> list[Group]:
         return [rows.to_group(row) for row in await self._all(statements.GROUPS)]
@@ -149,6 +155,22 @@ class SqlTransaction:
     def _must_write(self, what: str) -> None:
         if not self._writes:
             raise RuntimeError(f"{what} needs begin(): read() only reads")
+
+
+def _whole_group(connection: Connection, group_id: str, lock: bool) -> WholeGroup | None:
+    """The group first: what is read after it is locked stays true."""
+    by = {"group_id": group_id}
+    found = connection.execute(statements.LOCKED_GROUP if lock else statements.GROUP, {"id": group_id}).first()
+    if found is None:
+        return None
+    instances = connection.execute(statements.undeleted_instances(*by), by).all()
+    operations = connection.execute(statements.open_operations(*by), by).all()
+    return WholeGroup(
+        group=rows.to_group(found._asdict()),
+        instances=tuple(rows.to_instance(row._asdict()) for row in instances),
+        operations=tuple(rows.to_operation(row._asdict()) for row in operations),
+        now=float(connection.execute(statements.NOW).scalar_one()),
+    )
 
 
 def _given(**values: str | None) -> dict[str, Any]:
