@@ -49,4 +49,4 @@ def comeback(role: Role, group_size: int) -> Comeback:
 
 def restart_pause(exits_in_a_row: int) -> float:
     """Seconds to wait before starting again a server that keeps exiting: at once, then 0.5 s doubling up to 30 s."""
-    return 0.0 if exits_in_a_row <= 1 else min(30.0, 0.5 * 2.0 ** (exits_in_a_row - 2))
+    return 0.0 if exits_in_a_row <= 1 else min(30.0, 0.5 * 2.0 ** min(exits_in_a_row - 2, 16))

@@ -56,7 +56,7 @@ CRASHES_ALLOWED = 5
 
 def retry_pause(attempts: int) -> float:
     """Seconds until an operation is tried again: 0.05 s doubling up to 5 s."""
-    return min(5.0, 0.05 * 2.0 ** max(0, attempts - 1))
+    return min(5.0, 0.05 * 2.0 ** min(max(0, attempts - 1), 16))
 
 
 def next_up(operations: Sequence[Operation], now: float) -> Operation | None:
