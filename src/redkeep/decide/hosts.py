@@ -42,7 +42,8 @@ def place(
     reasons: list[str] = []
     for host in hosts:
         here = [one for one in placed if one.host_id == host.id]
-        taken = {one.address.port for one in here if one.address} | {port for name, port in avoid if name == host.id}
+        taken = {one.address.port for one in placed if one.address and _shares_ports(one, host)}
+        taken |= {port for name, port in avoid if name == host.id}
         port = next((port for port in range(host.port_low, host.port_high + 1) if port not in taken), None)
         if reason := _why_not(host, version, flavor, volume_gb, port):
             reasons.append(f"{host.id}: {reason}")
@@ -52,6 +53,11 @@ def place(
     if not candidates:
         return NoPlace("; ".join(reasons) or "no host has an agent that reports")
     return min(candidates)[-1]
+
+
+def _shares_ports(one: Instance, host: Host) -> bool:
+    """Two agents may serve one address: each names a host of its own, the ports are the address's."""
+    return one.host_id == host.id or (one.address is not None and one.address.host == host.address)
 
 
 def _why_not(host: Host, version: str, flavor: Flavor, volume_gb: int, port: int | None) -> str | None:
