@@ -42,7 +42,7 @@ def unfitness(facts: ServerFacts, history: str) -> str | None:
     if not facts.alive:
         return f"{facts.instance_id} is {facts.process}"
     if facts.role is Role.PRIMARY:
-        return None
+        return f"{facts.instance_id} is a primary by itself"
     if not facts.synced_once:
         return f"{facts.instance_id} has never completed a synchronisation"
     if facts.upstream is not None and facts.upstream.syncing:
@@ -64,6 +64,8 @@ def most_current(replicas: Iterable[ServerFacts], *, history: str = "", quorum: 
         reasons = [reason for facts in looked if (reason := unfitness(facts, history))]
         missing = [f"{quorum} must be seen so that no acknowledged write is lost, {len(fit)} were"] if fit else []
         return NobodyFit((*reasons, *missing))
+    if len({facts.replication_id for facts in fit}) > 1:
+        return NobodyFit(tuple(f"{facts.instance_id} may hold the wrong history: theirs differ" for facts in looked))
     best = min(fit, key=_rank)
     others = _behind(best, fit)
     return Chosen(best.instance_id, best.offset, f"it has applied most of the history (offset {best.offset}){others}")
