@@ -13,6 +13,13 @@ the old primary any more. A group of one is its own majority: nobody can replace
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from redkeep.model.instance import Instance, Status
+
+ON_THE_WAY = (Status.BUILD, Status.SHUTDOWN, Status.DETACH)
+"""Instances that are being made or unmade: their primary's agent may count them, or not."""
+
 
 def majority(group_size: int) -> int:
     """How many of a group, the primary counted, are more than the rest."""
@@ -25,6 +32,14 @@ def may_write(*, now: float, word_until: float, group_size: int, acknowledging: 
     `word_until`: when the last confirmation by a manager ends. `acknowledging`: replicas that follow and acknowledge.
     """
     return now < word_until or 1 + acknowledging >= majority(group_size)
+
+
+def sure_size(instances: Iterable[Instance]) -> int:
+    """How many servers the agent of a group's primary counts at the least, itself included.
+
+    Whoever is on its way in or out is not among them, but may follow: each such makes a replacement harder, none easier.
+    """
+    return sum(one.status not in ON_THE_WAY and one.address is not None for one in instances)
 
 
 def may_replace(*, group_size: int, may_still_follow: int) -> bool:

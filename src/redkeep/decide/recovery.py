@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from redkeep.decide.durability import replicas_to_see
-from redkeep.decide.fencing import may_replace
+from redkeep.decide.fencing import ON_THE_WAY, may_replace, sure_size
 from redkeep.decide.promotion import NobodyFit, most_current
 from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Group, Instance, Status
@@ -134,9 +134,9 @@ def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Ver
 
 def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
     silent = f"the host of {primary.name} has said nothing for {_silence(view, primary.host_id, now):.1f} s"
-    members = _members(view)
     witnesses = [facts for facts in standing_by(view, primary) if _lost_primary(view, facts, now, limits)]
-    if not may_replace(group_size=len(members), may_still_follow=len(members) - 1 - len(witnesses)):
+    followers = [one for one in view.instances if one.id != primary.id and _may_follow(view, one, now, limits)]
+    if not may_replace(group_size=sure_size(view.instances), may_still_follow=len(followers)):
         return Degraded(f"{silent}, but its replicas may still follow it")
     if now - view.last_failover < limits.cool_down:
         return Degraded(f"{silent}, and the group has failed over a moment ago")
@@ -144,6 +144,17 @@ def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limi
     if isinstance(chosen, NobodyFit):
         return Degraded(f"{silent}, and nobody can take its place: {chosen.reason}")
     return FailOver(chosen.instance_id, f"{silent} and its replicas have lost it; {chosen.reason}", proven=False)
+
+
+def _may_follow(view: GroupView, one: Instance, now: float, limits: Limits) -> bool:
+    """Whether it may acknowledge to the silent primary, as far as we know."""
+    if one.host_id is None:
+        return False
+    facts = view.facts.get(one.id)
+    if facts is None:
+        return True
+    gone = facts.process in (Process.EXITED, Process.ABSENT) and _silence(view, one.host_id, now) <= limits.silence
+    return not _lost_primary(view, facts, now, limits) and not (gone and one.status in ON_THE_WAY)
 
 
 def _lost_primary(view: GroupView, facts: ServerFacts, now: float, limits: Limits) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from redkeep.decide.durability import replicas_to_see
-from redkeep.decide.fencing import may_replace
+from redkeep.decide.fencing import may_replace, sure_size
 from redkeep.decide.promotion import Chosen, NobodyFit, most_current
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import Process, ServerFacts
@@ -92,6 +92,12 @@ def _quorum(run: Run) -> int:
     return replicas_to_see(run.group.durability, len(run.members))
 
 
+async def _not_there(run: Run, instances: list[Instance]) -> int:
+    """How many of them their agents say do not run."""
+    facts = await run.look(instances, timeout=LOOK_LIMIT)
+    return sum(found.process in (Process.ABSENT, Process.EXITED) for found in facts.values())
+
+
 def _doubted(run: Run, old: Instance, chosen: Chosen, facts: Mapping[str, ServerFacts]) -> bool:
     """Whether the old primary, or one that was told to take its place, may be writing out of our sight."""
     suspects = {old.id} if not run.arg("proven") else set()
@@ -108,12 +114,13 @@ async def _save_choice(run: Run, old: Instance, chosen: Chosen) -> None:
 
 async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
     """Take the old primary's supporters away, wait until its word has run out, choose again among those left."""
-    replicas = [one for one in run.members if one.id != old.id]
+    replicas = [one for one in run.instances if one.id != old.id and one.host_id is not None]
     run.mark("isolate")
     orders = (run.try_tell(one, Isolate(one.id, run.group.id, run.group.epoch)) for one in replicas)
     isolated = [one for one, missed in zip(replicas, await asyncio.gather(*orders), strict=True) if missed is None]
-    size = len(run.members)
-    if not may_replace(group_size=size, may_still_follow=size - 1 - len(isolated)):
+    away = await _not_there(run, [one for one in replicas if one not in isolated and one not in run.members])
+    followers = len(replicas) - len(isolated) - away
+    if not may_replace(group_size=sure_size(run.instances), may_still_follow=followers):
         await run.alter(group=lambda group: replace(group, successor_id=None))
         raise Refused(f"too few replicas can be reached to be sure that nobody follows {old.name}", kind="busy")
 
@@ -121,7 +128,7 @@ async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
     await asyncio.sleep(max(run.tools.word_seconds, ACKNOWLEDGEMENT_FADES) + MARGIN)
 
     run.mark("choose again")
-    facts = await run.look(isolated, timeout=LOOK_LIMIT)
+    facts = await run.look([one for one in isolated if one in run.members], timeout=LOOK_LIMIT)
     final = most_current(facts.values(), history=run.arg("history"), quorum=_quorum(run))
     if isinstance(final, NobodyFit):
         raise NotNow(f"nobody can take the place of {old.name}: {final.reason}")
