@@ -100,7 +100,7 @@ def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
     if primary is None or primary.status in (Status.BUILD, Status.SHUTDOWN) or primary.host_id is None:
         return Healthy()  # an operation is about to make, or unmake, it
     facts = view.facts.get(primary.id)
-    if facts is not None and facts.process in (Process.EXITED, Process.ABSENT):
+    if facts is not None and _is_gone(view, facts, limits):
         return _replace_dead(view, primary, facts)
     if _silence(view, primary.host_id, now) > limits.silence:
         return _replace_silent(view, primary, now, limits)
@@ -123,12 +123,20 @@ def _quorum(view: GroupView) -> int:
     return replicas_to_see(view.group.durability, len(_members(view)))
 
 
+def _is_gone(view: GroupView, facts: ServerFacts, limits: Limits) -> bool:
+    """An exit is told once it has happened; that an agent does not name a server may be older than the server."""
+    unnamed = facts.process is Process.ABSENT and facts.seen_at > view.changed_at + limits.settle
+    return facts.process is Process.EXITED or unnamed
+
+
 def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Verdict:
     chosen = most_current(standing_by(view, primary), history=view.history, quorum=_quorum(view))
     if isinstance(chosen, NobodyFit):
         return RestartPrimary(f"{primary.name} is {facts.process} and nobody can take its place: {chosen.reason}")
     return FailOver(
-        chosen.instance_id, f"{primary.name} is {facts.process} ({facts.detail}); {chosen.reason}", proven=True
+        chosen.instance_id,
+        f"{primary.name} is {facts.process} ({facts.detail}); {chosen.reason}",
+        proven=facts.process is Process.EXITED,
     )
 
 
