@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from redkeep.decide.durability import replicas_to_see
 from redkeep.decide.fencing import may_replace, sure_size
-from redkeep.decide.promotion import Chosen, NobodyFit, most_current
+from redkeep.decide.promotion import Chosen, NobodyFit, most_current, unfitness
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Instance
@@ -79,7 +79,7 @@ def _is_back(facts: ServerFacts | None) -> bool:
 def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen:
     """An earlier choice stands while its server lives: it may have been promoted. Raises NotNow when nobody is fit."""
     earlier = facts.get(run.group.successor_id or "")
-    if earlier is not None and earlier.alive and earlier.instance_id != old.id:
+    if earlier is not None and earlier.instance_id != old.id and _stands(earlier, run.arg("history")):
         return Chosen(earlier.instance_id, earlier.offset, "it was chosen before")
     others = [found for name, found in facts.items() if name != old.id]
     fit = most_current(others, history=run.arg("history"), quorum=_quorum(run))
@@ -98,8 +98,15 @@ async def _not_there(run: Run, instances: list[Instance]) -> int:
     return sum(found.process in (Process.ABSENT, Process.EXITED) for found in facts.values())
 
 
+def _stands(earlier: ServerFacts, history: str) -> bool:
+    """Whether an earlier choice is still good: promoted by now, or still fit to be."""
+    return (earlier.alive and earlier.role is Role.PRIMARY) or unfitness(earlier, history) is None
+
+
 def _doubted(run: Run, old: Instance, chosen: Chosen, facts: Mapping[str, ServerFacts]) -> bool:
     """Whether the old primary, or one that was told to take its place, may be writing out of our sight."""
+    if chosen.instance_id in facts and facts[chosen.instance_id].role is Role.PRIMARY:
+        return False  # it was promoted, after it had been made sure
     suspects = {old.id} if not run.arg("proven") else set()
     if (earlier := run.group.successor_id) and earlier != chosen.instance_id:
         suspects.add(earlier)
