@@ -55,7 +55,7 @@ async def test_the_datastore_is_found_by_name_and_by_id(keep: World) -> None:
 
     by_name, by_id = await keep.call("GET", "/datastores/redis"), await keep.call("GET", f"/datastores/{redis['id']}")
     assert by_name.json() == by_id.json() == {"datastore": redis}
-    assert [one["name"] for one in redis["versions"]] == ["7.0", "6.2"]
+    assert [one["name"] for one in redis["versions"]] == ["7.0", "6.2", "5.0"]
     assert redis["default_version"] == redis["versions"][0]["id"]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from redis.asyncio import Redis
 
-from redkeep.model.instance import Instance, Status
+from redkeep.model.instance import Group, Instance, Status
 from redkeep.model.operation import Kind
 from redkeep.model.topology import Role
 from redkeep.testing.stack import Stack, kill_at, stack
@@ -45,6 +45,11 @@ async def delete(found: Stack) -> None:
     await found.call("DELETE", f"/instances/{(await of_role(found, Role.REPLICA)).id}")
 
 
+async def detach(found: Stack) -> None:
+    body = {"instance": {"replica_of": None}}
+    await found.call("PUT", f"/instances/{(await of_role(found, Role.REPLICA)).id}", body)
+
+
 async def crash(found: Stack) -> None:
     primary = await of_role(found, Role.PRIMARY)
     next(one for one in found.redis_processes() if one.cwd().endswith(primary.id)).kill()
@@ -58,6 +63,7 @@ class Way:
     steps: tuple[str, ...]
     before: int
     after: int
+    groups: int = 1
 
 
 WAYS = {
@@ -76,6 +82,8 @@ WAYS = {
     Kind.RESIZE_INSTANCE: Way(
         action(Role.PRIMARY, {"resize": {"flavorRef": 2}}), ("check", "decide", "configure", "record"), 2, 2
     ),
+    Kind.DETACH_REPLICA: Way(detach, ("brief the primary", "record", "brief the others"), 3, 3, groups=2),
+    Kind.BECOME_INDEPENDENT: Way(detach, ("separate", "load", "open", "record"), 3, 3, groups=2),
     Kind.DELETE_INSTANCE: Way(delete, ("remove", "record", "brief the others"), 3, 2),
 }
 
@@ -102,16 +110,22 @@ def client(found: Stack, instance: Instance) -> Redis:
     )
 
 
-async def check(found: Stack, servers: int, *, data: bool) -> None:
-    """One primary, in the store and in reality; everyone else follows it; it takes writes; the data is there."""
+async def check(found: Stack, way: Way) -> None:
+    """Each group has one primary, in the store and in reality; everyone else follows it; the data is there."""
     rows = await found.rows()
-    assert len(rows) == servers
+    assert len(rows) == len(found.redis_processes()) == way.after
     assert {one.status for one in rows} == {Status.ACTIVE}
-    group = await found.group(rows[0].group_id)
+    groups = {one.group_id for one in rows}
+    assert len(groups) == way.groups
+    for group_id in groups:
+        members = [one for one in rows if one.group_id == group_id]
+        await check_group(found, await found.group(group_id), members, data=way.before > 0)
+
+
+async def check_group(found: Stack, group: Group, members: list[Instance], *, data: bool) -> None:
     assert group.successor_id is None
-    assert [one.id for one in rows if one.role is Role.PRIMARY] == [group.primary_id]
-    assert len(found.redis_processes()) == servers
-    for one in rows:
+    assert [one.id for one in members if one.role is Role.PRIMARY] == [group.primary_id]
+    for one in members:
         async with client(found, one) as redis:
 
             async def in_place(redis: Redis = redis, one: Instance = one) -> bool:
@@ -144,7 +158,7 @@ async def test_another_manager_finishes_what_one_began(kind: Kind, step: str) ->
         await found.start_manager("second")
         await found.idle()
 
-        await check(found, way.after, data=way.before > 0)
+        await check(found, way)
 
 
 @pytest.mark.parametrize("kind", WAYS, ids=str)
@@ -161,5 +175,5 @@ async def test_these_are_all_the_steps(kind: Kind) -> None:
         await found.eventually(lambda: asyncio.sleep(0, bool(entered)), what="the first step")
         await found.idle()
 
-        await check(found, way.after, data=way.before > 0)
+        await check(found, way)
     assert tuple(entered) == way.steps

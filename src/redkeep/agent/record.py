@@ -30,6 +30,8 @@ class Record:
     restart_token: str = ""
     had_keys: bool = False
     """Its data set was not empty when last seen: it must not come back empty without a word."""
+    former_groups: tuple[str, ...] = ()
+    """Groups that it has left for good: whoever speaks for one of them is too late."""
     synced_once: bool = False
     """As a replica of the present primary's history it has completed a synchronisation."""
 

@@ -22,7 +22,7 @@ from redkeep.agent.settings import AgentSettings
 from redkeep.decide.durability import min_replicas
 from redkeep.decide.fencing import may_write
 from redkeep.decide.liveness import Comeback, Pulse, comeback, pulse, restart_pause
-from redkeep.errors import NotNow, RedkeepError, Refused, Unavailable
+from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch, Unavailable
 from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
 from redkeep.model.topology import Role
 from redkeep.redis import admin as words
@@ -96,9 +96,12 @@ class Server:
             process = Process.HUNG if self.silent_for > self._settings.patience.stopped else self.facts.process
             self.facts = self._facts_without_answer(process, str(error))
         else:
-            self._answered = time.monotonic()
-            self.facts = self._facts_from(said)
+            self._see(said)
         return self.facts
+
+    def _see(self, said: Mapping[str, Any]) -> None:
+        self._answered = time.monotonic()
+        self.facts = self._facts_from(said)
 
     @property
     def silent_for(self) -> float:
@@ -151,11 +154,14 @@ class Server:
         restart = bool(restart_token) and restart_token != self.record.restart_token
         if restart and self.running:
             await self._stop()
-        self._remember(replace(self.record, spec=spec, assignment=assignment, restart_token=restart_token))
+        if spec.secrets != self.record.spec.secrets:
+            await self._rekey(spec)
+        self._remember(replace(self._moved_to(spec, assignment), assignment=assignment, restart_token=restart_token))
         if not self.running:
             await self._start()
-        elif assignment.role is Role.REPLICA:
-            await self._apply_role()
+        else:
+            if assignment.role is Role.REPLICA:
+                await self._apply_role()
             await self._apply_spec()
 
     async def promote(self, assignment: Assignment, replication_id: str, at_least: int, patience: float) -> None:
@@ -167,8 +173,10 @@ class Server:
         self._remember(replace(self.record, assignment=assignment, held=False, synced_once=False))
         self.word_until = time.monotonic() + self._settings.word_seconds
         role = () if self.facts.role is Role.PRIMARY else (words.become_primary(),)
-        await self._connected.run(*role, *self._open_writes(), words.tell_clients(_news(assignment)))
+        news = words.tell_clients(_news(assignment))
+        said = await self._connected.run(*role, *self._open_writes(), news, words.REPLICATION)
         self.fenced = False
+        self._see(said[-1])
 
     async def follow(self, assignment: Assignment) -> None:
         """See `Follow`."""
@@ -195,10 +203,11 @@ class Server:
             await self._connected.run(*opening, words.tell_clients(_news(assignment)))
 
     async def hold_writes(self, patience: float) -> None:
-        """See `HoldWrites`. The caller reads the final offset afterwards."""
+        """See `HoldWrites`. The final offset is read in the same trip, since writers wait from here on."""
         self._require_process()
         self._remember(replace(self.record, held=True))
-        await self._connected.run(*words.hold_writes(self.record.spec.version, patience))
+        said = await self._connected.run(*words.hold_writes(self.record.spec.version, patience), words.REPLICATION)
+        self._see(said[-1])
 
     async def release_writes(self) -> None:
         """See `ReleaseWrites`."""
@@ -225,6 +234,34 @@ class Server:
     def accept_epoch(self, epoch: int) -> None:
         """Remember it before acting on it."""
         self._remember(replace(self.record, epoch=max(epoch, self.record.epoch)))
+
+    def refuse_strangers(self, group_id: str, *, may_move: bool) -> None:
+        """Only its group gives it orders. Raises StaleEpoch for one that it has left, Refused for any other."""
+        if group_id in self.record.former_groups:
+            raise StaleEpoch(f"{self.id} has left group {group_id}")
+        if group_id != self.record.spec.group_id and not may_move:
+            raise Refused(f"{self.id} belongs to group {self.record.spec.group_id}, not {group_id}", kind="conflict")
+
+    def _moved_to(self, spec: ServerSpec, assignment: Assignment) -> Record:
+        """The record with another specification; if that is of another group, the old one is left for good."""
+        if spec.group_id == self.record.spec.group_id:
+            return replace(self.record, spec=spec)
+        former = (*self.record.former_groups, self.record.spec.group_id)
+        return replace(self.record, spec=spec, former_groups=former, epoch=assignment.epoch, held=False)
+
+    async def _rekey(self, spec: ServerSpec) -> None:
+        """Let the new administrator's password in beside the old one; `_apply_spec` ends the old one.
+
+        Dying in between leaves a server that both passwords open, and the record knows one of them.
+        """
+        if self.running:
+            admin, replication = (
+                self._vault.unseal(secret) for secret in (spec.secrets.admin, spec.secrets.replication)
+            )
+            await self._connected.run(
+                ("ACL", "SETUSER", conf.ADMIN, f"#{digest(admin)}"), ("CONFIG", "SET", "masterauth", replication)
+            )
+        await self._disconnect()
 
     # --- process --------------------------------------------------------------------------------------------------
 
@@ -403,13 +440,15 @@ class Server:
         assignment = self.record.assignment
         if assignment.primary is None:
             raise Refused(f"{self.id} was told to follow nobody")
-        self._write_conf()
-        await self._connected.run(
+        said = await self._connected.run(
             words.become_replica(assignment.primary),  # Redis leaves it alone when it follows that one already
             *self._open_writes(),
             words.tell_clients(_news(assignment)),
+            words.REPLICATION,
         )
         self.fenced = False
+        self._see(said[-1])
+        self._write_conf()  # not before: writers may be waiting, and a start writes it anew
 
     async def _apply_spec(self) -> None:
         spec = self.record.spec
@@ -419,7 +458,7 @@ class Server:
         present = {str(name) for name in (await self._connected.run(("ACL", "USERS")))[0]}
         await self._connected.run(
             ("CONFIG", "SET", "maxmemory", spec.maxmemory_bytes),
-            *(("ACL", "SETUSER", name, *rules.split()) for name, rules in wanted.items() if name != conf.ADMIN),
+            *(("ACL", "SETUSER", name, *rules.split()) for name, rules in wanted.items()),
             *(("ACL", "DELUSER", name) for name in sorted(present - set(wanted))),
         )
         self._write_conf()

@@ -107,14 +107,16 @@ class Agent:
         is_new = target(order).instance_id not in self._servers
         server = self._server_for(order)
         async with server.lock:
-            self._accept_epoch(server, target(order).epoch)
+            self._accept(server, order)
             try:
                 await self._apply(server, order)
             except Refused:
                 if is_new:
                     await self._forget(server)
                 raise
-            return await server.look(briefly=isinstance(order, HoldWrites | Promote | Follow))
+            if isinstance(order, HoldWrites | Promote | Follow):
+                return server.facts  # seen in the trip that executed it
+            return await server.look()
 
     async def _apply(self, server: Server, order: Order) -> None:
         match order:
@@ -139,7 +141,7 @@ class Agent:
         server = self._servers.get(order.instance_id)
         if server is not None:
             async with server.lock:
-                self._accept_epoch(server, order.epoch)
+                self._accept(server, order)
                 await self._forget(server)
         return ServerFacts(order.instance_id, Process.ABSENT)
 
@@ -159,13 +161,17 @@ class Agent:
     def _server(self, record: Record) -> Server:
         return Server(self._settings, self._vault, record, self._on_exit)
 
-    def _accept_epoch(self, server: Server, epoch: int) -> None:
-        """One epoch for all servers of the group on this host: refuse what is older than any of them has seen."""
-        group_id = server.record.spec.group_id
-        seen = max(one.record.epoch for one in self._servers.values() if one.record.spec.group_id == group_id)
-        if epoch < seen:
-            raise StaleEpoch(f"epoch {epoch} is over for group {group_id}: {seen} has been accepted", seen=seen)
-        server.accept_epoch(epoch)
+    def _accept(self, server: Server, order: Order) -> None:
+        """One epoch for all servers of a group on this host: refuse what is older than any of them has seen."""
+        said = target(order)
+        server.refuse_strangers(said.group_id, may_move=isinstance(order, EnsureRunning))
+        ours = (one.record.epoch for one in self._servers.values() if one.record.spec.group_id == said.group_id)
+        seen = max(ours, default=0)
+        if said.epoch < seen:
+            message = f"epoch {said.epoch} is over for group {said.group_id}: {seen} has been accepted"
+            raise StaleEpoch(message, seen=seen)
+        if server.record.spec.group_id == said.group_id:
+            server.accept_epoch(said.epoch)
 
     # --- what goes on by itself -----------------------------------------------------------------------------------
 

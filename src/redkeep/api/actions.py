@@ -11,7 +11,7 @@ from fastapi import Response
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import ordered_flavor
 from redkeep.api.instances import quota_allows
-from redkeep.api.record import Scene, demand, event, look, moved, poke, record
+from redkeep.api.record import Scene, demand, event, group_apart, look, moved, poke, record
 from redkeep.api.schemas import Action
 from redkeep.decide import lifecycle
 from redkeep.decide.lifecycle import Amount
@@ -75,10 +75,10 @@ async def _promote(_tx: Transaction, _call: Call, scene: Scene, _body: Action) -
     return Intent(Kind.PROMOTE_REPLICA, {"instance": scene.instance.id}, Status.PROMOTE, verdict.members)
 
 
-async def _eject(tx: Transaction, call: Call, scene: Scene, _body: Action) -> Intent:
-    """Where the EJECT_PRIMARY operation will be recorded, once there is a runbook for it."""
+async def _eject(tx: Transaction, call: Call, scene: Scene, body: Action) -> Intent:
+    """The source goes into a group of its own, made here and filled by the runbook."""
     seen = next((host.seen_at for host in await tx.hosts() if host.id == scene.instance.host_id), None)
-    demand(
+    verdict = demand(
         lifecycle.may_eject(
             scene.instance,
             scene.members,
@@ -86,7 +86,26 @@ async def _eject(tx: Transaction, call: Call, scene: Scene, _body: Action) -> In
             expiry=call.context.settings.heartbeat_expiry_seconds,
         )
     )
-    raise Refused("Ejecting a replica source is not implemented yet; nothing was changed.", kind="unsupported")
+    group = group_apart(call, scene)
+    await tx.save(group)
+    args = {"instance": scene.instance.id, "group": group.id, "force": body.eject_replica_source.force}
+    return Intent(Kind.EJECT_PRIMARY, args, Status.EJECT, verdict.members)
+
+
+async def _pause_failover(tx: Transaction, call: Call, scene: Scene, _body: Action) -> None:
+    await _set_paused(tx, call, scene, paused=True)
+
+
+async def _resume_failover(tx: Transaction, call: Call, scene: Scene, _body: Action) -> None:
+    await _set_paused(tx, call, scene, paused=False)
+
+
+async def _set_paused(tx: Transaction, call: Call, scene: Scene, *, paused: bool) -> None:
+    if scene.group.paused == paused:
+        return
+    await tx.save(replace(scene.group, paused=paused))
+    text = f"automatic failover of {scene.instance.name}'s group is {'paused' if paused else 'on again'}"
+    await tx.record(event(call, "failover.paused" if paused else "failover.resumed", text, scene.instance, scene.now))
 
 
 async def _reset_status(tx: Transaction, call: Call, scene: Scene, _body: Action) -> None:
@@ -115,5 +134,7 @@ ACTIONS: Mapping[str, Callable[[Transaction, Call, Scene, Action], Awaitable[Int
     "resize": _resize,
     "promote_to_replica_source": _promote,
     "eject_replica_source": _eject,
+    "pause_failover": _pause_failover,
+    "resume_failover": _resume_failover,
     "reset_status": _reset_status,
 }

@@ -12,7 +12,7 @@ from fastapi import Query, Response
 from redkeep.api import views
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import ordered_flavor, ordered_version
-from redkeep.api.record import Scene, demand, event, look, moved, poke, record, wanted
+from redkeep.api.record import Scene, demand, event, group_apart, look, moved, poke, record, wanted
 from redkeep.api.schemas import (
     CreateInstance,
     InstanceList,
@@ -165,6 +165,7 @@ async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
             primary_id=instance.id,
             users=(RedisUser("default", digest(password)),),
             root_enabled=True,
+            durability=order.durability,
         )
         args = {"instance": instance.id}
         await record(tx, call, Kind.CREATE_INSTANCE, args, about=instance, rows=[group, instance], now=now)
@@ -237,19 +238,30 @@ async def update(call: ThisCall, instance_id: InstanceId, body: UpdateInstance) 
     async with call.context.store.begin() as tx:
         scene = await look(tx, call, instance_id, lock=True)
         refuse_unoffered(change.asked)
-        if change.asked & {"replica_of", "slave_of"}:
-            _detach(scene)
         if change.name is not None and change.name != scene.instance.name:
-            await tx.save(replace(scene.instance, name=change.name, updated=scene.now))
-            text = f"renamed {scene.instance.name} to {change.name}"
-            await tx.record(event(call, "instance.renamed", text, scene.instance, scene.now))
+            scene = await _rename(tx, call, scene, change.name)
+        if change.asked & {"replica_of", "slave_of"}:
+            await _detach(tx, call, scene)
+    await poke(call.context, scene.group.id)
     return accepted()
 
 
-def _detach(scene: Scene) -> None:
-    """Where the DETACH_REPLICA operation will be recorded, once there is a runbook for it."""
-    demand(lifecycle.may_detach(scene.instance))
-    raise Refused("Detaching a replica is not implemented yet; nothing was changed.", kind="unsupported")
+async def _rename(tx: Transaction, call: Call, scene: Scene, name: str) -> Scene:
+    renamed = replace(scene.instance, name=name, updated=scene.now)
+    await tx.save(renamed)
+    text = f"renamed {scene.instance.name} to {name}"
+    await tx.record(event(call, "instance.renamed", text, renamed, scene.now))
+    members = tuple(renamed if one.id == renamed.id else one for one in scene.members)
+    return replace(scene, instance=renamed, members=members)
+
+
+async def _detach(tx: Transaction, call: Call, scene: Scene) -> None:
+    """The replica goes into a group of its own, made here and filled by the runbook."""
+    verdict = demand(lifecycle.may_detach(scene.instance))
+    group = group_apart(call, scene)
+    rows: list[Group | Instance] = [group, *moved(scene.members, verdict.members, Status.DETACH, scene.now)]
+    args = {"instance": scene.instance.id, "group": group.id}
+    await record(tx, call, Kind.DETACH_REPLICA, args, about=scene.instance, rows=rows, now=scene.now)
 
 
 async def delete(call: ThisCall, instance_id: InstanceId) -> Response:

@@ -18,10 +18,11 @@ from uuid import uuid4
 from redkeep.api.call import Call, Context
 from redkeep.decide.lifecycle import Allowed, Refusal, UnderWay
 from redkeep.errors import OutcomeUnknown, Refused, Unavailable
-from redkeep.model.instance import Event, Group, Instance, Status
+from redkeep.model.instance import Event, Group, Instance, Secrets, Status
 from redkeep.model.operation import Kind, Operation
 from redkeep.orders import HINTS
 from redkeep.ports import Transaction
+from redkeep.vault import new_password
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,20 @@ async def record(
     await tx.save(*rows, operation)
     await tx.record(event(call, f"{kind}.requested", f"{kind.replace('_', ' ')}: {about.name}", about, now, operation))
     return operation
+
+
+def group_apart(call: Call, scene: Scene) -> Group:
+    """A new group, empty yet, for one that leaves this one: secrets of its own, the users as they are now."""
+    vault = call.context.vault
+    return Group(
+        id=str(uuid4()),
+        project_id=scene.group.project_id,
+        secrets=Secrets(admin=vault.seal(new_password()), replication=vault.seal(new_password())),
+        primary_id=None,
+        users=scene.group.users,
+        root_enabled=scene.group.root_enabled,
+        durability=scene.group.durability,
+    )
 
 
 def event(call: Call, kind: str, text: str, about: Instance, now: float, operation: Operation | None = None) -> Event:

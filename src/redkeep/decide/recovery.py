@@ -132,6 +132,8 @@ def _is_gone(view: GroupView, facts: ServerFacts, limits: Limits) -> bool:
 def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Verdict:
     chosen = most_current(standing_by(view, primary), history=view.history, quorum=_quorum(view))
     if isinstance(chosen, NobodyFit):
+        if unseen := [one.name for one in _members(view) if one.id not in view.facts]:
+            return Degraded(f"{primary.name} is {facts.process}, and nothing was seen yet of {', '.join(unseen)}")
         return RestartPrimary(f"{primary.name} is {facts.process} and nobody can take its place: {chosen.reason}")
     return FailOver(
         chosen.instance_id,

@@ -27,6 +27,8 @@ from redkeep.ports import Body, Bus, Message, Store, Transaction, WholeGroup
 
 log = logging.getLogger(__name__)
 
+UNSEEN_LOOK_LIMIT = 0.5
+"""Seconds that an agent gets to show servers that no heartbeat has told of yet."""
 HOST_WRITE_INTERVAL = 2.0
 """Seconds between two writes of a host's row that say nothing new."""
 
@@ -38,8 +40,10 @@ class Manager:
         self._settings = settings
         self._store: Store = tools.store
         self._bus: Bus = tools.bus
-        self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds)
+        self._agents = tools.agents
         self._sightings = Sightings(time.monotonic())
+        tools = replace(tools, last_seen=self._sightings.last_seen)
+        self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds)
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._repaired: dict[str, float] = {}
@@ -172,8 +176,20 @@ class Manager:
             found = await self._group_of(tx, instance_id)
             paused = await tx.switch(FAILOVER_PAUSED)
         if found is not None:
+            await self._look_at_unseen(found.instances)
             view = self._sightings.view(found.group, found.instances, paused=paused)
             await self._consider(view, bool(found.operations))
+
+    async def _look_at_unseen(self, instances: tuple[Instance, ...]) -> None:
+        """Those that are so new that no heartbeat has told of them: a decision about their group needs them."""
+        unseen: dict[str, list[str]] = {}
+        for one in instances:
+            if one.host_id and self._sightings.last_seen(one.id) is None:
+                unseen.setdefault(one.host_id, []).append(one.id)
+        for host_id, names in unseen.items():
+            with contextlib.suppress(RedkeepError):
+                for facts in await self._agents.look(host_id, names, timeout=UNSEEN_LOOK_LIMIT):
+                    self._sightings.see(facts, time.monotonic())
 
     async def _group_of(self, tx: Transaction, instance_id: str) -> WholeGroup | None:
         """The group in which the last look at all found it; where that is not true any more, the one of its row."""

@@ -9,6 +9,9 @@ from redkeep.model.facts import HostReport, Process, ServerFacts
 from redkeep.model.instance import Group, Instance
 from redkeep.model.topology import Role
 
+UNNAMED_LIMIT = 2.0
+"""Seconds of reports without a server after which its agent does not have it."""
+
 
 class Sightings:
     """Last facts by instance, last word by host, last history by primary. Times are monotonic seconds."""
@@ -18,6 +21,8 @@ class Sightings:
         self._facts: dict[str, ServerFacts] = {}
         self._heard: dict[str, float] = {}
         self._named: dict[str, frozenset[str]] = {}
+        self._unnamed: dict[str, float] = {}
+        """Since when an instance was not in its host's reports."""
         self._history: dict[str, str] = {}
         self._changed: dict[str, float] = {}
         self._failed_over: dict[str, float] = {}
@@ -46,12 +51,20 @@ class Sightings:
         """Replication id under which it was last seen as primary; "" when it never was."""
         return self._history.get(instance_id or "", "")
 
+    def last_seen(self, instance_id: str) -> ServerFacts | None:
+        """The last look at a server, however old."""
+        return self._facts.get(instance_id)
+
     def facts_of(self, instance: Instance) -> ServerFacts | None:
-        """The last look; ABSENT when its agent reports and does not know it; None when nothing was heard."""
+        """The last look; ABSENT when its agent has reported for a while without it; None when nothing was heard."""
         host = instance.host_id or ""
-        if host in self._named and instance.id not in self._named[host]:
-            return ServerFacts(instance.id, Process.ABSENT, seen_at=self._heard[host])
-        return self._facts.get(instance.id)
+        if host not in self._named or instance.id in self._named[host]:
+            self._unnamed.pop(instance.id, None)
+            return self._facts.get(instance.id)
+        heard = self._heard[host]
+        if heard - self._unnamed.setdefault(instance.id, heard) < UNNAMED_LIMIT:
+            return self._facts.get(instance.id)  # so new that the last heartbeat is from before it
+        return ServerFacts(instance.id, Process.ABSENT, seen_at=heard)
 
     def view(self, group: Group, instances: tuple[Instance, ...], *, paused: bool = False) -> GroupView:
         never = float("-inf")

@@ -40,6 +40,10 @@ def no_hook(kind: Kind, step: str) -> None:
     """What is called at every mark in production."""
 
 
+def nobody_seen(instance_id: str) -> ServerFacts | None:
+    """When there is nobody who watches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What all operations of one manager share."""
@@ -52,6 +56,8 @@ class Tools:
     """How long an agent's primaries may write after their last confirmation."""
     lag_limit_bytes: int = 64 * 1024 * 1024
     """A replica that lacks more than this is not promoted: writers would wait for too long."""
+    last_seen: Callable[[str], ServerFacts | None] = nobody_seen
+    """What this manager last heard of a server that may not answer any more."""
     at_step: StepHook = no_hook
 
 

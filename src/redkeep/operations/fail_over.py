@@ -42,10 +42,10 @@ async def run(run: Run) -> None:
 
     run.mark("choose", 0.3)
     doubted = _doubted(run, old, chosen, facts)
-    await _save_choice(run, old, chosen)
+    await save_choice(run, old, chosen)
 
     if doubted:
-        chosen = await _make_sure(run, old, chosen)
+        chosen = await make_sure(run, old, chosen)
 
     successor = run.instance(chosen.instance_id)
     told = run.topology(successor.id)
@@ -82,13 +82,14 @@ def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen
     if earlier is not None and earlier.instance_id != old.id and _stands(earlier, run.arg("history")):
         return Chosen(earlier.instance_id, earlier.offset, "it was chosen before")
     others = [found for name, found in facts.items() if name != old.id]
-    fit = most_current(others, history=run.arg("history"), quorum=_quorum(run))
+    fit = most_current(others, history=run.arg("history"), quorum=quorum(run))
     if isinstance(fit, NobodyFit):
         raise NotNow(f"nobody can take the place of {old.name}: {fit.reason}")
     return fit
 
 
-def _quorum(run: Run) -> int:
+def quorum(run: Run) -> int:
+    """How many fit replicas must be seen so that the best of them has all that was promised."""
     return replicas_to_see(run.group.durability, len(run.members))
 
 
@@ -113,14 +114,18 @@ def _doubted(run: Run, old: Instance, chosen: Chosen, facts: Mapping[str, Server
     return any(name not in facts or facts[name].process is not Process.EXITED for name in suspects)
 
 
-async def _save_choice(run: Run, old: Instance, chosen: Chosen) -> None:
+async def save_choice(run: Run, old: Instance, chosen: Chosen) -> None:
+    """From now on nobody but the chosen one may be confirmed as primary."""
     choice = {"old": old.id, "successor": chosen.instance_id, "reason": chosen.reason}
     run.operation = replace(run.operation, choice=choice)
     await run.alter(group=lambda group: replace(group, successor_id=chosen.instance_id))
 
 
-async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
-    """Take the old primary's supporters away, wait until its word has run out, choose again among those left."""
+async def make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
+    """Take the old primary's supporters away, wait until its word has run out, choose again among those left.
+
+    Raises Refused when too few replicas can be reached, with the choice taken back; NotNow when nobody is left.
+    """
     replicas = [one for one in run.instances if one.id != old.id and one.host_id is not None]
     run.mark("isolate")
     orders = (run.try_tell(one, Isolate(one.id, run.group.id, run.group.epoch)) for one in replicas)
@@ -136,9 +141,9 @@ async def _make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
 
     run.mark("choose again")
     facts = await run.look([one for one in isolated if one in run.members], timeout=LOOK_LIMIT)
-    final = most_current(facts.values(), history=run.arg("history"), quorum=_quorum(run))
+    final = most_current(facts.values(), history=run.operation.args.get("history", ""), quorum=quorum(run))
     if isinstance(final, NobodyFit):
         raise NotNow(f"nobody can take the place of {old.name}: {final.reason}")
     if final.instance_id != chosen.instance_id:
-        await _save_choice(run, old, final)
+        await save_choice(run, old, final)
     return final

@@ -16,8 +16,11 @@ from redkeep.model.instance import Event
 from redkeep.model.operation import URGENT, Kind, Operation, State
 from redkeep.operations import (
     add_replicas,
+    become_independent,
     create_instance,
     delete_instance,
+    detach_replica,
+    eject_primary,
     fail_over,
     promote_replica,
     repair,
@@ -48,6 +51,9 @@ RUNBOOKS: Mapping[Kind, Runbook] = {
     Kind.PROMOTE_REPLICA: Runbook(promote_replica.run, promote_replica.give_up),
     Kind.FAIL_OVER: Runbook(fail_over.run, fail_over.give_up),
     Kind.REPAIR: Runbook(repair.run, repair.give_up),
+    Kind.DETACH_REPLICA: Runbook(detach_replica.run, detach_replica.give_up),
+    Kind.EJECT_PRIMARY: Runbook(eject_primary.run, eject_primary.give_up),
+    Kind.BECOME_INDEPENDENT: Runbook(become_independent.run, become_independent.give_up),
 }
 
 CRASHES_ALLOWED = 5

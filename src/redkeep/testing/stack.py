@@ -76,6 +76,7 @@ class Stack:
     versions: dict[str, Path] = field(default_factory=lambda: dict(find_servers()))
     manager_options: dict[str, Any] = field(default_factory=dict)
     agent_options: dict[str, Any] = field(default_factory=dict)
+    api_options: dict[str, Any] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
     store: Store | None = None
     api: httpx.AsyncClient | None = None
@@ -85,7 +86,7 @@ class Stack:
     async def open(self) -> None:
         self.store = await open_store(self.store_url)
         api_bus = self.bus("api")
-        settings = ApiSettings(auth="noauth", public_url="http://redkeep.test")
+        settings = ApiSettings(auth="noauth", public_url="http://redkeep.test", **self.api_options)
         app = create_app(settings, self.store, api_bus, self.vault)
         transport = httpx.ASGITransport(app=app)
         self.api = httpx.AsyncClient(transport=transport, base_url=f"http://redkeep.test/v1.0/{PROJECT}", timeout=30)
