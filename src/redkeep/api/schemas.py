@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from redkeep.model.instance import Durability
+
 Absent = SkipJsonSchema[None]
 """None in here, left out on the wire."""
 
@@ -135,6 +137,10 @@ class InstanceOrder(BaseModel):
         None, description="The former name of `replica_of`", json_schema_extra={"deprecated": True}
     )
     replica_count: int = Field(1, ge=1, le=MOST_REPLICAS, strict=True)
+    durability: Durability = Field(
+        Durability.ASYNC,
+        description="Redkeep's own: what the group promises of acknowledged writes when its primary is lost",
+    )
     nics: list[Nic] = Field(default=[], max_length=1)
     access: AccessOrder | None = None
     restorePoint: Any = None  # noqa: N815
@@ -199,15 +205,23 @@ class Resize(_Strict):
         return self
 
 
+class Eject(_Strict):
+    """`force` is Redkeep's own: accept that the new source lacks what it is known to lack."""
+
+    force: bool = Field(False, strict=True)
+
+
 class Action(BaseModel):
-    """Exactly one of them."""
+    """Exactly one of them. Pausing and resuming automatic failover of the whole group is Redkeep's own."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     restart: Nothing = {}
     resize: Resize = Resize.model_construct()
     promote_to_replica_source: Nothing = {}
-    eject_replica_source: Nothing = {}
+    eject_replica_source: Eject = Eject(force=False)
+    pause_failover: Nothing = {}
+    resume_failover: Nothing = {}
     reset_status: Nothing = {}
 
     @property

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     PROMOTE_REPLICA = "promote_replica"
     EJECT_PRIMARY = "eject_primary"
     DETACH_REPLICA = "detach_replica"
+    BECOME_INDEPENDENT = "become_independent"
     FAIL_OVER = "fail_over"
     REPAIR = "repair"
 
