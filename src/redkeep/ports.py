@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redkeep.model.facts import ServerFacts
-from redkeep.model.instance import Event, Group, Host, Instance
+from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.model.orders import Order
 
@@ -133,7 +133,12 @@ class Transaction(Protocol):
         ...
 
     async def instances(
-        self, *, project_id: str | None = None, group_id: str | None = None, host_id: str | None = None
+        self,
+        *,
+        project_id: str | None = None,
+        group_id: str | None = None,
+        host_id: str | None = None,
+        configuration_id: str | None = None,
     ) -> list[Instance]:
         """Instances that are not deleted, oldest first."""
         ...
@@ -144,6 +149,15 @@ class Transaction(Protocol):
         """Operations that are neither done nor failed, oldest first."""
         ...
 
+    async def configuration(self, configuration_id: str, *, lock: bool = False) -> Configuration | None:
+        """One configuration group, deleted ones included; with `lock` nobody else may change it, or attach it, until
+        the block ends. Whoever locks groups as well locks it first."""
+        ...
+
+    async def configurations(self, project_id: str) -> list[Configuration]:
+        """A project's configuration groups that are not deleted, by id."""
+        ...
+
     async def hosts(self) -> list[Host]: ...
 
     async def events(
@@ -152,7 +166,7 @@ class Transaction(Protocol):
         """The newest events, newest first."""
         ...
 
-    async def save(self, *rows: Group | Instance | Operation | Host) -> None:
+    async def save(self, *rows: Group | Instance | Operation | Host | Configuration) -> None:
         """Insert or replace each row by its id, in whatever order makes sense.
 
         The lease of a group that is there (`epoch`, `holder`, `lease_until`) is left as it is: claim, renew and release

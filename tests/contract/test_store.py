@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from redkeep.errors import Refused, Unavailable
-from redkeep.model.instance import Event, Fault, Group, Host, Instance, RedisUser, Secrets, Status
+from redkeep.model.instance import (
+    Applied,
+    Configuration,
+    Event,
+    Fault,
+    Group,
+    Host,
+    Instance,
+    RedisUser,
+    Secrets,
+    Status,
+)
 from redkeep.model.operation import Kind, Operation, State
 from redkeep.model.topology import Address, Role
 from redkeep.ports import Store
@@ -42,7 +53,11 @@ def an_operation(operation_id: str = "o", **changes: Any) -> Operation:
     return replace(Operation(id=operation_id, group_id="g", kind=Kind.REPAIR, created=1.0), **changes)
 
 
-async def saved(store: Store, *rows: Group | Instance | Operation | Host) -> None:
+def a_configuration(configuration_id: str = "c", **changes: Any) -> Configuration:
+    return replace(Configuration(configuration_id, "p", "fast", "7.0", created=1.0, updated=1.0), **changes)
+
+
+async def saved(store: Store, *rows: Group | Instance | Operation | Host | Configuration) -> None:
     async with store.begin() as unit:
         await unit.save(*rows)
 
@@ -80,6 +95,33 @@ async def test_what_was_saved_comes_back_unchanged(store: Store) -> None:
         assert await unit.instance("i") == instance
         assert await unit.operation("o") == operation
         assert await unit.hosts() == [host]
+
+
+async def test_configurations_and_what_instances_have_of_them_come_back_unchanged(store: Store) -> None:
+    values = (("hz", "100"), ("save", ""))
+    configuration = a_configuration(values=values, description="for 'Żółć'", updated=1e9 / 3)
+    instance = an_instance(configuration_id="c", parameters=values, proven=Applied("b", values[:1]))
+
+    await saved(store, a_group(), configuration, instance, an_instance("j"))
+
+    async with store.begin() as unit:
+        assert await unit.configuration("c") == configuration
+        assert await unit.configuration("c", lock=True) == configuration
+        assert await unit.configuration("nobody") is None
+        assert await unit.instance("i") == instance
+
+
+async def test_configurations_are_found_by_project_and_instances_by_configuration(store: Store) -> None:
+    foreign, gone = a_configuration("a", project_id="q"), a_configuration("b", deleted=True)
+    with_it, without = an_instance("i", configuration_id="c"), an_instance("j", configuration_id=None)
+    deleted = an_instance("k", configuration_id="c", deleted=True)
+
+    await saved(store, a_group(), foreign, gone, a_configuration("d"), a_configuration("c"), with_it, without, deleted)
+
+    async with store.read() as unit:
+        assert await unit.configurations("p") == [a_configuration("c"), a_configuration("d")]
+        assert await unit.instances(configuration_id="c") == [with_it]
+        assert (await unit.configuration("b")) == gone
 
 
 async def test_saving_again_replaces(store: Store) -> None:

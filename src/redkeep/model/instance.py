@@ -12,7 +12,8 @@ class Status(StrEnum):
     """Where an instance is in its life. The words are Trove's (contract, section 4.2).
 
     Stable: ACTIVE, ERROR. The others say that an operation is at work and serve as its lock: only the transaction
-    that moves a stable status to one of them may record the operation.
+    that moves a stable status to one of them may record the operation. RESTART_REQUIRED is shown in place of ACTIVE
+    while parameters wait for a restart (`decide.parameters.shown_status`) and is never kept: it follows from the rows.
     """
 
     BUILD = "BUILD"
@@ -22,7 +23,10 @@ class Status(StrEnum):
     PROMOTE = "PROMOTE"
     EJECT = "EJECT"
     DETACH = "DETACH"
+    UPDATING = "UPDATING"
+    UPGRADE = "UPGRADE"
     SHUTDOWN = "SHUTDOWN"
+    RESTART_REQUIRED = "RESTART_REQUIRED"
     ERROR = "ERROR"
 
     @property
@@ -148,6 +152,35 @@ class Group:
         return self.successor_id or self.primary_id
 
 
+Parameters = tuple[tuple[str, str], ...]
+"""Settings of redis.conf beyond the operator's, sorted by name, in the words of the server's own version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A tenant's configuration group: values under a name, attached to any number of instances."""
+
+    id: str
+    project_id: str
+    name: str
+    version: str
+    """The datastore version (`major.minor`) whose parameters it sets."""
+    created: float
+    updated: float
+    values: Parameters = ()
+    """As `decide.parameters.validate` returns them."""
+    description: str = ""
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a server was configured with, and by which configuration group."""
+
+    configuration_id: str | None = None
+    parameters: Parameters = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One Redis server and what its owner ordered."""
@@ -169,6 +202,12 @@ class Instance:
     fault: Fault | None = None
     deleted: bool = False
     replica_of: str | None = None
+    configuration_id: str | None = None
+    """The configuration group that is attached. All members of a group have the same."""
+    parameters: Parameters = ()
+    """What its server is to run with: applied where Redis can, in its redis.conf in any case."""
+    proven: Applied = Applied()
+    """What its server was last started with and came up with: put back when it does not come up with `parameters`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,27 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from redkeep.model.instance import Durability, Event, Fault, Group, Host, Instance, RedisUser, Secrets, Status
+from redkeep.model.instance import (
+    Applied,
+    Configuration,
+    Durability,
+    Event,
+    Fault,
+    Group,
+    Host,
+    Instance,
+    Parameters,
+    RedisUser,
+    Secrets,
+    Status,
+)
 from redkeep.model.operation import Kind, Operation, State
 from redkeep.model.topology import Address, Role
 
 Row = Mapping[str, Any]
 """Columns by name, JSON columns already as Python values."""
 
-Kept = Group | Instance | Operation | Host
+Kept = Group | Instance | Operation | Host | Configuration
 """What has an id and is replaced by it."""
 
 
@@ -47,6 +60,11 @@ def instance_row(instance: Instance) -> dict[str, Any]:
         "address_host": address.host if address else None,
         "address_port": address.port if address else None,
         "fault": asdict(instance.fault) if instance.fault else None,
+        "parameters": [list(pair) for pair in instance.parameters],
+        "proven": {
+            "configuration_id": instance.proven.configuration_id,
+            "parameters": [list(pair) for pair in instance.proven.parameters],
+        },
     }
 
 
@@ -60,8 +78,22 @@ def to_instance(row: Row) -> Instance:
             "status": Status(row["status"]),
             "address": None if host is None else Address(host, port),
             "fault": Fault(**row["fault"]) if row["fault"] else None,
+            "parameters": _parameters(row["parameters"]),
+            "proven": Applied(row["proven"]["configuration_id"], _parameters(row["proven"]["parameters"])),
         }
     )
+
+
+def _parameters(pairs: list[list[str]]) -> Parameters:
+    return tuple((name, value) for name, value in pairs)
+
+
+def configuration_row(configuration: Configuration) -> dict[str, Any]:
+    return _fields(configuration) | {"values": [list(pair) for pair in configuration.values]}
+
+
+def to_configuration(row: Row) -> Configuration:
+    return Configuration(**{**row, "values": _parameters(row["values"])})
 
 
 def operation_row(operation: Operation) -> dict[str, Any]:

@@ -73,6 +73,10 @@ instances = Table(
     Column("fault", JSON(none_as_null=True)),
     Column("deleted", Boolean, nullable=False),
     Column("replica_of", Text),
+    # No foreign key: what is not deleted is looked at under the configuration's name, deleted ones stay for the record.
+    Column("configuration_id", Text),
+    Column("parameters", JSON, nullable=False),
+    Column("proven", JSON, nullable=False),
 )
 
 UNDELETED = ~instances.c.deleted
@@ -89,6 +93,23 @@ _index_of_undeleted(ADDRESS_INDEX, "address_host", "address_port", unique=True)
 _index_of_undeleted("ix_instances_project_id", "project_id")
 _index_of_undeleted("ix_instances_group_id", "group_id")
 _index_of_undeleted("ix_instances_host_id", "host_id")
+_index_of_undeleted("ix_instances_configuration_id", "configuration_id")
+
+configurations = Table(
+    "configurations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("values", JSON, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("updated", Double, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+)
+
+Index(None, configurations.c.project_id)
 
 operations = Table(
     "operations",

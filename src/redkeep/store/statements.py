@@ -11,7 +11,18 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from redkeep.store.schema import LEASE_COLUMNS, OPEN, UNDELETED, events, groups, hosts, instances, operations, switches
+from redkeep.store.schema import (
+    LEASE_COLUMNS,
+    OPEN,
+    UNDELETED,
+    configurations,
+    events,
+    groups,
+    hosts,
+    instances,
+    operations,
+    switches,
+)
 
 
 class Clock(FunctionElement[float]):
@@ -47,6 +58,13 @@ GROUPS = select(groups).where(exists().where(instances.c.group_id == groups.c.id
 INSTANCE = select(instances).where(instances.c.id == bindparam("id"))
 OPERATION = select(operations).where(operations.c.id == bindparam("id"))
 HOSTS = select(hosts).order_by(hosts.c.id)
+CONFIGURATION = select(configurations).where(configurations.c.id == bindparam("id"))
+LOCKED_CONFIGURATION = CONFIGURATION.with_for_update()
+CONFIGURATIONS = (
+    select(configurations)
+    .where(configurations.c.project_id == bindparam("project_id"), ~configurations.c.deleted)
+    .order_by(configurations.c.id)
+)
 SWITCH = select(switches).where(switches.c.id == bindparam("id"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable, Table
 
 from redkeep.errors import RedkeepError, Unavailable
-from redkeep.model.instance import Event, Group, Host, Instance
+from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.ports import WholeGroup
 from redkeep.store import rows, schema, statements
@@ -17,6 +17,7 @@ from redkeep.store.database import Result, Session
 
 _ORDER: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ...] = (
     (Host, schema.hosts, rows.host_row),
+    (Configuration, schema.configurations, rows.configuration_row),
     (Group, schema.groups, rows.group_row),
     (Instance, schema.instances, rows.instance_row),
     (Operation, schema.operations, rows.operation_row),
@@ -59,9 +60,14 @@ class SqlTransaction:
         return rows.to_instance(row) if row else None
 
     async def instances(
-        self, *, project_id: str | None = None, group_id: str | None = None, host_id: str | None = None
+        self,
+        *,
+        project_id: str | None = None,
+        group_id: str | None = None,
+        host_id: str | None = None,
+        configuration_id: str | None = None,
     ) -> list[Instance]:
-        by = _given(project_id=project_id, group_id=group_id, host_id=host_id)
+        by = _given(project_id=project_id, group_id=group_id, host_id=host_id, configuration_id=configuration_id)
         return [rows.to_instance(row) for row in await self._all(statements.undeleted_instances(*by), by)]
 
     async def operation(self, operation_id: str) -> Operation | None:
@@ -71,6 +77,17 @@ class SqlTransaction:
     async def open_operations(self, *, group_id: str | None = None) -> list[Operation]:
         by = _given(group_id=group_id)
         return [rows.to_operation(row) for row in await self._all(statements.open_operations(*by), by)]
+
+    async def configuration(self, configuration_id: str, *, lock: bool = False) -> Configuration | None:
+        if lock:
+            self._must_write("configuration(lock=True)")
+        statement = statements.LOCKED_CONFIGURATION if lock else statements.CONFIGURATION
+        row = await self._first(statement, {"id": configuration_id})
+        return rows.to_configuration(row) if row else None
+
+    async def configurations(self, project_id: str) -> list[Configuration]:
+        found = await self._all(statements.CONFIGURATIONS, {"project_id": project_id})
+        return [rows.to_configuration(row) for row in found]
 
     async def hosts(self) -> list[Host]:
         return [rows.to_host(row) for row in await self._all(statements.HOSTS)]
@@ -82,7 +99,7 @@ class SqlTransaction:
         found = await self._all(statements.newest_events(*by), by | {"limit": limit})
         return [rows.to_event(row) for row in found]
 
-    async def save(self, *kept: Group | Instance | Operation | Host) -> None:
+    async def save(self, *kept: Group | Instance | Operation | Host | Configuration) -> None:
         self._must_write("save()")
         batches = _batches(kept)
 
