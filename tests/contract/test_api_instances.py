@@ -494,20 +494,23 @@ async def test_an_unknown_action_is_a_bad_request(keep: World, body: Any) -> Non
 @pytest.mark.parametrize(
     ("method", "body"), [("PUT", {"replica_of": None}), ("PATCH", {"slave_of": ""}), ("PATCH", {"slave_of": None})]
 )
-async def test_detaching_is_checked_but_not_offered_yet(keep: World, method: str, body: dict[str, Any]) -> None:
+async def test_detaching_gives_the_replica_a_group_of_its_own(keep: World, method: str, body: dict[str, Any]) -> None:
     source = await keep.instance()
     replica = await keep.instance(of=source)
 
     refused = await keep.call(method, f"/instances/{source.id}", {"instance": body})
-    later = await keep.call(method, f"/instances/{replica.id}", {"instance": body | {"name": "free"}})
+    answer = await keep.call(method, f"/instances/{replica.id}", {"instance": body | {"name": "free"}})
 
     assert fault(refused) == (400, "badRequest", f"Instance {source.id} is not a replica.")
-    assert fault(later)[:2] == (501, "notImplemented")
-    assert await keep.row(replica.id) == replica
-    assert await keep.operations() == []
+    assert (answer.status_code, answer.content) == (202, b"")
+    (operation,) = await keep.operations()
+    assert (operation.kind, operation.args["instance"]) == (Kind.DETACH_REPLICA, replica.id)
+    left = await keep.row(replica.id)
+    assert (left.status, left.name, left.group_id) == (Status.DETACH, "free", source.group_id)
+    assert operation.args["group"] != source.group_id
 
 
-async def test_ejecting_is_checked_but_not_offered_yet(keep: World) -> None:
+async def test_only_a_source_that_is_not_heard_of_can_be_ejected(keep: World) -> None:
     source, lonely = await keep.instance(), await keep.instance()
     await keep.instance(of=source)
     eject: dict[str, Any] = {"eject_replica_source": {}}
@@ -519,8 +522,23 @@ async def test_ejecting_is_checked_but_not_offered_yet(keep: World) -> None:
 
     assert fault(no_source) == (400, "badRequest", f"Instance {lonely.id} is not a replica source.")
     assert fault(healthy)[2] == f"Replica Source {source.id} cannot be ejected as it has a current heartbeat"
-    assert fault(silent)[:2] == (501, "notImplemented")
-    assert await keep.operations() == []
+    assert silent.status_code == 202
+    (operation,) = await keep.operations()
+    assert (operation.kind, operation.args["force"]) == (Kind.EJECT_PRIMARY, False)
+
+
+async def test_failover_is_paused_and_resumed_for_a_whole_group(keep: World) -> None:
+    source = await keep.instance()
+    replica = await keep.instance(of=source)
+
+    paused = await keep.call("POST", f"/instances/{replica.id}/action", {"pause_failover": {}})
+    async with keep.store.read() as tx:
+        group = await tx.group(source.group_id)
+    resumed = await keep.call("POST", f"/instances/{source.id}/action", {"resume_failover": {}})
+
+    assert (paused.status_code, resumed.status_code) == (202, 202)
+    assert group is not None
+    assert group.paused
 
 
 async def test_renaming_is_done_at_once(keep: World) -> None:
