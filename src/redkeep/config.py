@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -183,6 +184,8 @@ def _manager(conf: Any, api: ApiSettings) -> ManagerSettings:
 
 def _agent(state_dir: Path, conf: Any) -> AgentSettings:
     host_id = conf.host_id or socket.gethostname()
+    if len(conf.ports) < 1 or conf.ports[0] > conf.ports[-1]:
+        raise ValueError("agent.ports is a range from the lower to the higher port: 7000-7999")
     return AgentSettings(
         host_id=host_id,
         address=conf.address,
@@ -201,8 +204,16 @@ def _northbound(url: str) -> Northbound:
     if parts.scheme != "redis" or not parts.hostname:
         raise ValueError("northbound.url must look like redis://user:password@host:port")
     secret = [unquote(part) if part else None for part in (parts.username, parts.password)]
-    return Northbound(Address(parts.hostname, parts.port or 6379), secret[0], secret[1])
+    try:
+        port = parts.port or 6379
+    except ValueError as error:
+        raise ValueError(f"northbound.url has no good port: {error}") from None
+    return Northbound(Address(parts.hostname, port), secret[0], secret[1])
 
 
 def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """A name other than `localhost` may resolve to anything: 127.example.com is not this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
