@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
+import shlex
 import stat
 from pathlib import Path
 
@@ -52,12 +54,12 @@ def clouds_yaml(config: Config, password: str) -> str:
         "  redkeep:\n"
         "    auth:\n"
         f"      auth_url: {config.url}/identity/v3\n"
-        f"      username: {user}\n"
-        f"      password: {password}\n"
-        f"      project_name: {user}\n"
+        f"      username: {json.dumps(user)}\n"
+        f"      password: {json.dumps(password)}\n"
+        f"      project_name: {json.dumps(user)}\n"
         "      user_domain_id: default\n"
         "      project_domain_id: default\n"
-        f"    region_name: {config.api.region}\n"
+        f"    region_name: {json.dumps(config.api.region)}\n"
         "    identity_api_version: 3\n"
     )
 
@@ -75,7 +77,7 @@ def openrc(config: Config, password: str) -> str:
         "OS_IDENTITY_API_VERSION": "3",
         "OS_REGION_NAME": config.api.region,
     }
-    return "".join(f"export {name}='{value}'\n" for name, value in values.items())
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
 def write_private(path: Path, text: str) -> None:
