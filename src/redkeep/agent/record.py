@@ -60,7 +60,9 @@ def write(path: Path, content: bytes) -> None:
     """Replace a file that only its owner may read."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
-    Path(draft).replace(path)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
