@@ -17,6 +17,7 @@ from redis import Redis
 from redkeep.errors import OutcomeUnknown, Refused, Unavailable
 from redkeep.model.topology import Topology
 from redkeep.northbound import Client, ServerError, connect
+from redkeep.northbound.group import GroupClient
 from redkeep.northbound.nodes import HA_CHANNEL
 from redkeep.redis.versions import find_servers
 from redkeep.testing.servers import RedisProcess, free_port, redis_process
@@ -306,6 +307,7 @@ async def test_without_any_primary_a_command_did_not_run(group: Group) -> None:
     async with await following(group) as client:
         for server in group.servers:
             await asyncio.to_thread(server.kill)
+        assert isinstance(client, GroupClient)
         await until(lambda: client._primary is not None and not client._primary.alive)
 
         begun = time.perf_counter()

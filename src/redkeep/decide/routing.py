@@ -14,7 +14,8 @@ from redkeep.errors import OutcomeUnknown, Unavailable
 Retry = Literal["never", "if_not_run", "always"]
 
 NOT_RUN = frozenset(
-    {"READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "UNBLOCKED", "BUSY", "TRYAGAIN", "CLUSTERDOWN"},
+    {"READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "UNBLOCKED", "BUSY"}
+    | {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"}
 )
 """Error replies that say "not here" or "not now": Redis checks for them before it runs the command.
 

@@ -4,7 +4,8 @@ It is installed in applications: it needs redis-py with hiredis alone, and knows
 """
 
 from redkeep.northbound.bus import RedisBus
-from redkeep.northbound.client import Client, connect
+from redkeep.northbound.client import Client
+from redkeep.northbound.connecting import connect
 from redkeep.northbound.wire import Connection, Login, ServerError
 
 __all__ = ["Client", "Connection", "Login", "RedisBus", "ServerError", "connect"]

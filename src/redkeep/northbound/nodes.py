@@ -61,9 +61,10 @@ class Node:
         address: Address,
         login: Login,
         *,
-        on_news: Callable[[Topology], None],
         on_change: Callable[[Node], None],
+        on_news: Callable[[Topology], None] | None = None,
     ) -> None:
+        """Without `on_news` there is no second connection."""
         self.address = address
         self.data: Connection | None = None
         self.news: Connection | None = None
@@ -86,7 +87,8 @@ class Node:
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._keep(self._open_data))
-                both.create_task(self._keep(self._open_news))
+                if self._on_news is not None:
+                    both.create_task(self._keep(self._open_news))
         finally:
             for connection in (self.data, self.news):
                 if connection is not None:
@@ -136,4 +138,5 @@ class Node:
         except ValueError as error:
             log.warning("%s: unreadable news: %s", self.address, error)
             return
-        self._on_news(news)
+        if self._on_news is not None:
+            self._on_news(news)

@@ -73,6 +73,8 @@ class Connection(asyncio.Protocol):
         self, address: Address, on_push: OnPush | None = None, on_lost: Callable[[], None] | None = None
     ) -> None:
         self.address = address
+        self.greeting: dict[bytes, Any] = {}
+        """What the server said of itself when we logged in: `version`, `mode`, `role`, ..."""
         self._on_push = on_push
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol):
         try:
             async with asyncio.timeout(timeout):
                 await loop.create_connection(lambda: connection, address.host, address.port)
-                await connection.send(*(login or Login()).hello(), timeout=2 * timeout)
+                connection.greeting = await connection.send(*(login or Login()).hello(), timeout=2 * timeout)
         except (TimeoutError, OSError) as error:
             connection.abort()
             raise Unavailable(f"{address}: cannot connect ({str(error) or 'timed out'})") from error
@@ -142,6 +144,27 @@ class Connection(asyncio.Protocol):
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
         return future
+
+    def send_many(self, commands: Sequence[tuple[Argument, ...]], *, timeout: float) -> asyncio.Future[list[Reply]]:
+        """Queue several at once; all their replies come together, errors among them as values. Otherwise as `send`.
+
+        One future for all: making and waking one for each is most of what a command costs here.
+        """
+        if not self.alive:
+            raise Unavailable(f"{self.address}: not connected ({self._reason or 'closing'})")
+        batch = _Batch(len(commands), loop=self._loop)
+        if not commands:
+            batch.set_result([])
+            return batch
+        begun = self._loop.time()
+        packed = b"".join([pack_command(args) for args in commands])  # type: ignore[arg-type]
+        self._unsent.append((batch, packed, begun + timeout, begun))
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        if begun + timeout < self._alarm_at:
+            self._set_alarm(begun + timeout)
+        return batch
 
     def abort(self, reason: str = "closed") -> None:
         """Close at once; what waits for a reply learns it in the next turn of the loop."""
@@ -196,7 +219,13 @@ class Connection(asyncio.Protocol):
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def _answer(self, reply: Reply) -> None:
-        future = self._waiting.popleft()[0]
+        future = self._waiting[0][0]
+        if type(future) is _Batch:
+            future.replies.append(reply)
+            if len(future.replies) < future.size:
+                return
+            reply = future.replies
+        self._waiting.popleft()
         if future.done():  # its caller timed out or was cancelled: the place in the queue is what counts
             return
         if type(reply) is ServerError:
@@ -243,6 +272,15 @@ class Connection(asyncio.Protocol):
         for future, *_ in late:
             future.set_exception(error(text))
         return [begun for *_, begun in late]
+
+
+class _Batch(asyncio.Future[list[Reply]]):
+    """The replies of several commands."""
+
+    def __init__(self, size: int, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.size = size
+        self.replies: list[Reply] = []
 
 
 def _fail(queue: deque[_Command], error: type[RedkeepError], text: str) -> None:

@@ -44,6 +44,10 @@ class RedisProcess:
         assert self._process is not None, "not started"  # noqa: S101
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> RedisProcess:
         """Start and wait until it answers. Raises RuntimeError with the end of its log when it does not."""
         base = f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\nlogfile {self.directory}/log\nsave ''\n"

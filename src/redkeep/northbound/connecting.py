@@ -1,0 +1,78 @@
+"""Finding out what is there, and the client for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redkeep.errors import OutcomeUnknown, Unavailable
+from redkeep.model.topology import Address
+from redkeep.northbound.client import TIMEOUT, Client, OnTopology
+from redkeep.northbound.cluster import ClusterClient
+from redkeep.northbound.group import GroupClient
+from redkeep.northbound.link import Pause
+from redkeep.northbound.wire import Connection, Login, ServerError
+
+
+async def connect(
+    seeds: Iterable[Address | str],
+    *,
+    username: str | None = None,
+    password: str | None = None,
+    name: str = "redkeep-client",
+    timeout: float = TIMEOUT,
+    on_topology: OnTopology | None = None,
+) -> Client:
+    """A client of the servers that these (`host:port`, any of them) belong to, connected to all who take writes.
+
+    Whether it is one server, a primary with replicas or a cluster is found out by asking. Raises Unavailable when that
+    or a primary was not found in `timeout` seconds, ServerError when the credentials are wrong.
+    """
+    addresses = [Address.parse(seed) if isinstance(seed, str) else seed for seed in seeds]
+    login = Login(username, password, name)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    said = await _ask(addresses, login, deadline)
+    kind = ClusterClient if said.get(b"mode") == b"cluster" else GroupClient
+    client = kind(addresses, login, on_topology)
+    client.version = tuple(int(part) for part in said.get(b"version", b"").split(b".") if part.isdigit())
+    try:
+        await client.ready(deadline - loop.time())
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+async def _ask(addresses: Sequence[Address], login: Login, deadline: float) -> dict[bytes, Any]:
+    """What the first that answers says of itself."""
+    pause = Pause()
+    while True:
+        asked = [asyncio.create_task(_greeting(address, login)) for address in addresses]
+        refusal: ServerError | None = None
+        try:
+            for answer in asyncio.as_completed(asked):
+                try:
+                    return await answer
+                except ServerError as error:
+                    refusal = error
+                except (Unavailable, OutcomeUnknown):
+                    continue
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        if refusal is not None:
+            raise refusal
+        if asyncio.get_running_loop().time() >= deadline:
+            raise Unavailable(f"nobody answers at {', '.join(map(str, sorted(addresses)))}: no primary is known")
+        await pause.sleep()
+
+
+async def _greeting(address: Address, login: Login) -> dict[bytes, Any]:
+    connection = await Connection.open(address, login)
+    try:
+        return connection.greeting
+    finally:
+        connection.abort()
