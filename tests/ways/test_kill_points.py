@@ -69,7 +69,7 @@ class Way:
 WAYS = {
     Kind.CREATE_INSTANCE: Way(create, ("place", "start", "load", "open", "record"), 0, 1),
     Kind.ADD_REPLICAS: Way(
-        add_replicas, ("place", "start", "synchronise", "brief the primary", "record", "brief the others"), 1, 3
+        add_replicas, ("check", "place", "synchronise", "brief the primary", "record", "brief the others"), 1, 3
     ),
     Kind.PROMOTE_REPLICA: Way(
         action(Role.REPLICA, {"promote_to_replica_source": {}}),

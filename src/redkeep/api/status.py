@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from redkeep.api.call import ThisCall
 from redkeep.decide.promotion import lag_bytes
 from redkeep.errors import RedkeepError
-from redkeep.model.facts import Process, ServerFacts
+from redkeep.model.facts import Process, ServerFacts, Upstream
 from redkeep.model.instance import Group, Instance, Status
 from redkeep.model.topology import Role
 from redkeep.orders import BusAgents
@@ -100,7 +100,7 @@ def health(instance: Instance, facts: ServerFacts | None, *, is_primary: bool) -
     if instance.status is Status.ERROR:
         return instance.fault.message if instance.fault else "in error"
     if instance.status in (Status.BUILD, Status.SHUTDOWN):
-        return "ok"
+        return _progress(facts.upstream) if facts and facts.upstream and facts.upstream.syncing else "ok"
     if facts is None:
         return "its agent does not answer"
     if facts.process is not Process.RUNNING:
@@ -110,8 +110,14 @@ def health(instance: Instance, facts: ServerFacts | None, *, is_primary: bool) -
     if is_primary != (facts.role is Role.PRIMARY):
         return f"is {facts.role}, which is not its place"
     if facts.upstream is not None and not facts.upstream.link_up:
-        return "synchronises" if facts.upstream.syncing else "has lost its primary"
+        return _progress(facts.upstream) if facts.upstream.syncing else "has lost its primary"
     return "ok"
+
+
+def _progress(link: Upstream) -> str:
+    """A first or full synchronisation, in bytes."""
+    whole = f" of {link.total_bytes}" if link.total_bytes else ""
+    return f"synchronises: {link.received_bytes}{whole} bytes"
 
 
 async def _look(bus: Bus, instances: Iterable[Instance]) -> dict[str, ServerFacts]:

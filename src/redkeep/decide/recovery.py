@@ -101,7 +101,7 @@ def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
         return Healthy()  # an operation is about to make, or unmake, it
     facts = view.facts.get(primary.id)
     if facts is not None and _is_gone(view, facts, limits):
-        return _replace_dead(view, primary, facts)
+        return _replace_dead(view, primary, facts, now, limits)
     if _silence(view, primary.host_id, now) > limits.silence:
         return _replace_silent(view, primary, now, limits)
     return _realign(view, primary, now, limits)
@@ -129,10 +129,13 @@ def _is_gone(view: GroupView, facts: ServerFacts, limits: Limits) -> bool:
     return facts.process is Process.EXITED or unnamed
 
 
-def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts) -> Verdict:
-    chosen = most_current(standing_by(view, primary), history=view.history, quorum=_quorum(view))
+def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts, now: float, limits: Limits) -> Verdict:
+    """What was seen of a replica long ago says nothing: its whole host may be gone by now."""
+    heard = {one.id for one in view.instances if _silence(view, one.host_id, now) <= limits.silence}
+    present = [one for one in standing_by(view, primary) if one.instance_id in heard]
+    chosen = most_current(present, history=view.history, quorum=_quorum(view))
     if isinstance(chosen, NobodyFit):
-        if unseen := [one.name for one in _members(view) if one.id not in view.facts]:
+        if unseen := [one.name for one in _members(view) if one.id in heard and one.id not in view.facts]:
             return Degraded(f"{primary.name} is {facts.process}, and nothing was seen yet of {', '.join(unseen)}")
         return RestartPrimary(f"{primary.name} is {facts.process} and nobody can take its place: {chosen.reason}")
     return FailOver(

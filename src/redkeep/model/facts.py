@@ -41,6 +41,10 @@ class Upstream:
     syncing: bool
     last_io_seconds: int
     """-1 while the link is down: says nothing when it is needed most, so it only breaks ties."""
+    received_bytes: int = 0
+    """Of a full synchronisation under way."""
+    total_bytes: int = 0
+    """What that comes to; 0 while it is not known, as when the primary sends without a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,19 @@ async def run(run: Run) -> None:
     if not names:
         raise Refused("the replicas were deleted before they were made", kind="missing")
 
+    await run.step("check", 0.0)
+    await _require_room(run)
+
     await run.step("place", 0.05)
     for name in names:
         await ensure_placed(run, name)
 
-    await run.step("start", 0.1)
-    for name in names:
-        await _start(run, name)
-
-    await run.step("synchronise", 0.2)
-    await _until_synchronised(run, names)
+    await run.step("synchronise", 0.1)
+    for at in range(0, len(names), run.tools.full_syncs):
+        few = names[at : at + run.tools.full_syncs]
+        for name in few:
+            await _start(run, name)
+        await _until_synchronised(run, few, done=at / len(names), share=len(few) / len(names))
 
     run.mark("brief the primary", 0.95)
     everyone = (*run.members, *(one for one in run.instances if one.id in names and one.status is Status.BUILD))
@@ -64,7 +67,18 @@ async def _start(run: Run, name: str) -> None:
     await start_placed(run, name, EnsureRunning(run.spec(instance), run.assignment(instance, told)))
 
 
-async def _until_synchronised(run: Run, names: list[str]) -> None:
+async def _require_room(run: Run) -> None:
+    """The primary can save what it holds: persistence must never fail while it has replicas. Raises Refused."""
+    primary = run.primary
+    facts = (await run.look([primary])).get(primary.id)
+    async with run.tools.store.read() as tx:
+        free = next((host.disk_free_bytes for host in await tx.hosts() if host.id == primary.host_id), None)
+    if facts is not None and free is not None and facts.memory_used > free:
+        message = f"{primary.name} holds {facts.memory_used >> 20} MB and its host has {free >> 20} MB of disk free"
+        raise Refused(f"{message}: it could not save itself; free some, or choose a larger host", kind="too_large")
+
+
+async def _until_synchronised(run: Run, names: list[str], *, done: float, share: float) -> None:
     """Each has completed its first synchronisation and applied what the primary had then: the stream flows."""
     pending = list(names)
     marks: dict[str, int] = {}
@@ -77,10 +91,16 @@ async def _until_synchronised(run: Run, names: list[str]) -> None:
         behind = {name for name in pending if name not in facts or facts[name].offset < marks.get(name, sys.maxsize)}
         pending = [name for name in pending if name in behind]
         if pending:
-            done = 1 - len(pending) / len(names)
-            run.operation = replace(run.operation, progress=0.2 + 0.7 * done)
+            part = 1 - sum(1 - _received(facts.get(name)) for name in pending) / len(names)
+            run.operation = replace(run.operation, progress=0.1 + 0.8 * (done + share * part))
             await asyncio.gather(*(_restart_if_gone(run, run.instance(name), facts) for name in pending))
             await run.wait(0.05)
+
+
+def _received(facts: ServerFacts | None) -> float:
+    """How much of its first synchronisation a replica has, from 0 to 1, as far as it is known."""
+    link = facts.upstream if facts else None
+    return min(1.0, link.received_bytes / link.total_bytes) if link and link.total_bytes else 0.0
 
 
 def _linked(facts: ServerFacts) -> bool:

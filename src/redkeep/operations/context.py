@@ -54,6 +54,8 @@ class Tools:
     flavors: Mapping[str, Flavor]
     word_seconds: float = 3.0
     """How long an agent's primaries may write after their last confirmation."""
+    full_syncs: int = 4
+    """How many replicas of one primary may be in their first synchronisation at once."""
     lag_limit_bytes: int = 64 * 1024 * 1024
     """A replica that lacks more than this is not promoted: writers would wait for too long."""
     last_seen: Callable[[str], ServerFacts | None] = nobody_seen

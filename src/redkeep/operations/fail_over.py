@@ -84,7 +84,8 @@ def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen
     others = [found for name, found in facts.items() if name != old.id]
     fit = most_current(others, history=run.arg("history"), quorum=quorum(run))
     if isinstance(fit, NobodyFit):
-        raise NotNow(f"nobody can take the place of {old.name}: {fit.reason}")
+        message = f"nobody can take the place of {old.name}: {fit.reason}"
+        raise NotNow(message) if run.operation.choice else Refused(message, kind="busy")  # nobody has acted: judge anew
     return fit
 
 

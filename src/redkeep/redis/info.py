@@ -29,6 +29,8 @@ def upstream(info: Mapping[str, Any]) -> Upstream | None:
         link_up=info["master_link_status"] == "up",
         syncing=bool(int(info.get("master_sync_in_progress", 0))),
         last_io_seconds=int(info.get("master_last_io_seconds_ago", -1)),
+        received_bytes=max(0, int(info.get("master_sync_read_bytes", 0))),
+        total_bytes=max(0, int(info.get("master_sync_total_bytes", 0))),
     )
 
 
@@ -53,9 +55,3 @@ def keys(info: Mapping[str, Any]) -> int:
     """Keys in all databases."""
     databases = (value for name, value in info.items() if name.startswith("db") and isinstance(value, Mapping))
     return sum(int(database["keys"]) for database in databases)
-
-
-def syncing_fraction(info: Mapping[str, Any]) -> float:
-    """How much of a full synchronisation a replica has received, from 0 to 1 (0 while the size is not known)."""
-    total, read = int(info.get("master_sync_total_bytes", 0)), int(info.get("master_sync_read_bytes", 0))
-    return min(1.0, read / total) if total > 0 else 0.0
