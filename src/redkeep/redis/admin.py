@@ -101,6 +101,9 @@ def open_writes(min_replicas: int) -> Sequence[Command]:
     )
 
 
+REPLICATION: Command = ("INFO", "replication")
+"""Its place is behind the commands whose effect it shows, in the same round trip."""
+
 _FOREVER_MS = 24 * 3600 * 1000
 
 
