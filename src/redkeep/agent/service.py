@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import psutil
 from pydantic import ValidationError
@@ -66,6 +67,7 @@ class Agent:
         self._sequence = 0
         self._incarnation = new_password()[:8]
         self._disk_used: dict[str, int] = {}
+        self._watched: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -195,9 +197,17 @@ class Agent:
 
     async def _report(self) -> None:
         servers = tuple(self._servers.values())
-        facts = await asyncio.gather(*(server.look() for server in servers))
+        facts = await asyncio.gather(*(self._glance(server) for server in servers))
         self._sequence += 1
         await self._bus.publish(REPORTS, encode_report(self._describe(facts)))
+
+    async def _glance(self, server: Server) -> ServerFacts:
+        """A fresh look, or what is known if that takes longer than a heartbeat: the report of the others goes out."""
+        try:
+            async with asyncio.timeout(self._settings.heartbeat_interval):
+                return await server.look()
+        except TimeoutError:
+            return server.facts
 
     async def _renew_word(self) -> None:
         """Ask any manager to confirm our primaries; its answer counts from before we asked."""
@@ -214,7 +224,12 @@ class Agent:
                 server.deny()
 
     async def _watch_all(self) -> None:
-        await asyncio.gather(*(self._watch(server) for server in tuple(self._servers.values())))
+        """Each on its own: one that hangs keeps no other waiting, least of all for its fence."""
+        for server in tuple(self._servers.values()):
+            if server.id not in self._watched and self._group is not None:
+                self._watched.add(server.id)
+                task = self._group.create_task(self._once(partial(self._watch, server), f"the watch of {server.id}"))
+                task.add_done_callback(lambda _, name=server.id: self._watched.discard(name))
 
     async def _watch(self, server: Server) -> None:
         try:
@@ -264,13 +279,16 @@ class Agent:
         )
 
     async def _every(self, interval: float, act: Callable[[], Awaitable[None]]) -> None:
-        """The service's supervisor: one failure of a periodic act does not end it."""
         while True:
             started = time.monotonic()
-            try:
-                await act()
-            except RedkeepError as error:
-                log.debug("%s: %s", act.__name__, error)
-            except Exception:
-                log.exception("%s failed; it is tried again", act.__name__)
+            await self._once(act, act.__name__)
             await asyncio.sleep(max(0.0, started + interval - time.monotonic()))
+
+    async def _once(self, act: Callable[[], Awaitable[None]], name: str) -> None:
+        """The service's supervisor: one failure of a periodic act does not end it."""
+        try:
+            await act()
+        except RedkeepError as error:
+            log.debug("%s: %s", name, error)
+        except Exception:
+            log.exception("%s failed; it is tried again", name)
