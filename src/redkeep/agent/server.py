@@ -282,8 +282,13 @@ class Server:
         return False
 
     async def verify_identity(self) -> None:
-        """After adoption: the server on our port must be the one we started. Raises Refused when it is another."""
+        """After adoption: the server on our port must be the one we started. Raises Refused when it is another.
+
+        Whether it was fenced is read from it: the agent that did it may have died right after.
+        """
         said = await self._connected.info("server")
+        (wanted,) = await self._connected.run(words.MIN_REPLICAS)
+        self.fenced = words.is_fenced(wanted) and not self.record.held
         if self.record.run_id and str(said["run_id"]) != self.record.run_id:
             raise Refused(f"another server answers on {self.record.spec.address}", kind="conflict")
 

@@ -188,12 +188,11 @@ class Agent:
         log.info("adopted %d of %d servers", sum(one.running for one in self._servers.values()), len(self._servers))
 
     async def _verify(self, server: Server) -> None:
-        """Grant an adopted primary one word's time to be confirmed: it was serving, and the agent was away."""
+        """No word is granted: while we were away another may have taken its place. Its replicas may carry it."""
         try:
             await server.verify_identity()
         except RedkeepError as error:
             log.warning("%s: %s", server.id, error)
-        server.confirm(time.monotonic() + self._settings.word_seconds)
 
     async def _report(self) -> None:
         servers = tuple(self._servers.values())

@@ -122,6 +122,15 @@ def hold_writes(version: str, patience: float) -> Sequence[Command]:
     )
 
 
+MIN_REPLICAS: Command = ("CONFIG", "GET", "min-replicas-to-write")
+
+
+def is_fenced(answer: Mapping[str, str] | Sequence[str]) -> bool:
+    """Whether the answer to `MIN_REPLICAS` says that writes are refused by order."""
+    value = answer["min-replicas-to-write"] if isinstance(answer, Mapping) else answer[1]
+    return int(value) == FENCE
+
+
 def fence(version: str) -> Sequence[Command]:
     """Every write is refused from now on."""
     refuse: Command = ("CONFIG", "SET", "min-replicas-to-write", FENCE)
