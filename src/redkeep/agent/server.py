@@ -347,9 +347,10 @@ class Server:
             return
         now = time.monotonic()
         if now < self.word_until:
-            if self.fenced:
-                await self._connected.run(*self._open_writes())
-                self.fenced = False
+            if self.fenced and not self.lock.locked():
+                async with self.lock:
+                    await self._connected.run(*self._open_writes())
+                    self.fenced = False
                 log.warning("%s accepts writes again: its right is confirmed", self.id)
             return
         if not self.fenced and not self._carried(now, await self.look(briefly=True)):
