@@ -47,6 +47,30 @@ def works_in(pid: int, directory: Path) -> bool:
         return False
 
 
+def servers_in(directory: Path) -> list[int]:
+    """Every redis-server that works in a directory: the server, and a child of it that saves."""
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [pid for pid in numbers if works_in(pid, directory) and _name(pid) == "redis-server"]
+
+
+async def end_servers_in(directory: Path) -> int:
+    """Kill them all and wait until they are gone. Returns how many there were."""
+    found = servers_in(directory)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while servers_in(directory):
+        await asyncio.sleep(0.005)
+    return len(found)
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def _stat(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the third (the state) on; the second may contain anything."""
     try:

@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from redkeep.agent import record as records
-from redkeep.agent.process import Birth, Gone, Watch, birth_of, is_stopped, limit_address_space, spawn, works_in
+from redkeep.agent.process import (
+    Birth,
+    Gone,
+    Watch,
+    birth_of,
+    end_servers_in,
+    is_stopped,
+    limit_address_space,
+    spawn,
+    works_in,
+)
 from redkeep.agent.record import Record
 from redkeep.agent.settings import AgentSettings
 from redkeep.decide.durability import min_replicas
@@ -229,7 +239,7 @@ class Server:
             self._watch.signal(signal.SIGKILL)
             await self._ended(STOP_LIMIT)
         await self.close()
-        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        await clear(self.directory)
 
     def accept_epoch(self, epoch: int) -> None:
         """Remember it before acting on it."""
@@ -271,15 +281,13 @@ class Server:
         if birth is None:
             return False
         try:
-            watch = Watch(birth.pid, self._exited)
-            if birth_of(birth.pid) == birth and works_in(birth.pid, self.directory):
-                self._watch = watch
-                self._answered = time.monotonic()
-                return True
-            watch.close()
+            if birth_of(birth.pid) != birth or not works_in(birth.pid, self.directory):
+                return False
+            self._watch = Watch(birth.pid, self._exited)
         except Gone:
-            pass
-        return False
+            return False
+        self._answered = time.monotonic()
+        return True
 
     async def verify_identity(self) -> None:
         """After adoption: the server on our port must be the one we started. Raises Refused when it is another.
@@ -584,6 +592,12 @@ def _require_free_port(spec: ServerSpec) -> None:
             probe.bind((spec.address.host, spec.address.port))
         except OSError as error:
             raise Refused(f"{spec.address} cannot be listened on: {error.strerror}", kind="conflict") from None
+
+
+async def clear(directory: Path) -> None:
+    """Nobody works in the directory any more, a child that saves neither, and it is gone."""
+    await end_servers_in(directory)
+    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
 def directory_bytes(path: Path) -> int:

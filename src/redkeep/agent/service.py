@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from redkeep.agent import record as records
 from redkeep.agent.record import Record
-from redkeep.agent.server import Server, directory_bytes
+from redkeep.agent.server import Server, clear, directory_bytes
 from redkeep.agent.settings import AgentSettings
 from redkeep.errors import RedkeepError, Refused, StaleEpoch, Unavailable
 from redkeep.model.facts import HostReport, Process, ServerFacts
@@ -109,10 +109,10 @@ class Agent:
         is_new = target(order).instance_id not in self._servers
         server = self._server_for(order)
         async with server.lock:
-            self._accept(server, order)
             try:
+                self._accept(server, order)
                 await self._apply(server, order)
-            except Refused:
+            except (Refused, StaleEpoch):
                 if is_new:
                     await self._forget(server)
                 raise
@@ -145,6 +145,8 @@ class Agent:
             async with server.lock:
                 self._accept(server, order)
                 await self._forget(server)
+        else:
+            await clear(self._settings.directory / order.instance_id)
         return ServerFacts(order.instance_id, Process.ABSENT)
 
     async def _forget(self, server: Server) -> None:
@@ -180,11 +182,13 @@ class Agent:
     async def _adopt_all(self) -> None:
         for directory in sorted(self._settings.directory.iterdir()):
             record = records.load(directory)
-            if record is None:
-                continue
-            server = self._servers[record.spec.instance_id] = self._server(record)
-            if server.adopt():
+            server = self._server(record) if record else None
+            if record and server:
+                self._servers[record.spec.instance_id] = server
+            if server and server.adopt():
                 await self._verify(server)
+            elif count := await end_servers_in(directory):
+                log.warning("ended %d of redis-server in %s: not the one that is on record there", count, directory)
         log.info("adopted %d of %d servers", sum(one.running for one in self._servers.values()), len(self._servers))
 
     async def _verify(self, server: Server) -> None:
