@@ -14,6 +14,7 @@ import psutil
 from pydantic import ValidationError
 
 from redkeep.agent import record as records
+from redkeep.agent.process import end_servers_in
 from redkeep.agent.record import Record
 from redkeep.agent.server import Server, clear, directory_bytes
 from redkeep.agent.settings import AgentSettings
@@ -231,8 +232,7 @@ class Agent:
         for server in tuple(self._servers.values()):
             if server.id not in self._watched and self._group is not None:
                 self._watched.add(server.id)
-                task = self._group.create_task(self._once(partial(self._watch, server), f"the watch of {server.id}"))
-                task.add_done_callback(lambda _, name=server.id: self._watched.discard(name))
+                self._group.create_task(self._once(partial(self._watch, server), f"the watch of {server.id}"))
 
     async def _watch(self, server: Server) -> None:
         try:
@@ -243,6 +243,8 @@ class Agent:
                     await server.come_back()
         except RedkeepError as error:
             log.warning("%s: %s", server.id, error)
+        finally:
+            self._watched.discard(server.id)
 
     async def _remind_clients(self) -> None:
         for server in tuple(self._servers.values()):
