@@ -125,8 +125,8 @@ class Server:
         upstream = info.upstream(said)
         self._remember_sync(bool(upstream and upstream.link_up))
         brief = "run_id" not in said
-        if not brief and self.is_primary_by_order and info.keys(said) and not self.record.had_keys:
-            self._remember(replace(self.record, had_keys=True))
+        if not brief and self.is_primary_by_order and upstream is None:
+            self._remember(replace(self.record, had_keys=info.keys(said) > 0))
         return replace(
             self.facts,
             process=Process.RUNNING,
@@ -168,7 +168,10 @@ class Server:
             await self._rekey(spec)
         self._remember(replace(self._moved_to(spec, assignment), assignment=assignment, restart_token=restart_token))
         if not self.running:
-            await self._start()
+            try:
+                await self._start()
+            finally:
+                self._expected_to_exit = False
         else:
             if assignment.role is Role.REPLICA:
                 await self._apply_role()
@@ -307,7 +310,12 @@ class Server:
             return
         if comeback(assignment.role, assignment.group_size) is Comeback.AWAIT_WORD:
             return
-        await self._start()
+        try:
+            await self._start()
+        except Refused:  # it did not even start: paced as if it had exited
+            self._started = time.monotonic()
+            self.exits_in_a_row += 1
+            raise
         if assignment.role is Role.PRIMARY:
             await self.until_loaded()
             await self.promote(replace(assignment, epoch=self.record.epoch), "", -1, 0)
@@ -452,6 +460,7 @@ class Server:
     async def _apply_role(self) -> None:
         """Make a running server the replica that its record says."""
         assignment = self.record.assignment
+        self._remember(replace(self.record, held=False))
         if assignment.primary is None:
             raise Refused(f"{self.id} was told to follow nobody")
         said = await self._connected.run(
