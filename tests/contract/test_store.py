@@ -178,6 +178,22 @@ async def test_open_operations_are_those_that_still_need_somebody(store: Store) 
         assert await unit.open_operations(group_id="g") == [early, late]
 
 
+async def test_a_whole_group_is_what_its_parts_are(store: Store) -> None:
+    deleted = an_instance("k", deleted=True)
+    await saved(store, a_group(), an_instance("j", created=2.0), an_instance("i"), deleted)
+    await saved(store, an_operation("o"), an_operation("done", state=State.DONE))
+    await saved(store, a_group("h"), an_instance("l", group_id="h"), an_operation("p", group_id="h"))
+
+    async with store.begin() as unit:
+        found = await unit.whole_group("g", lock=True)
+        assert found is not None
+        assert found.group == await unit.group("g")
+        assert [one.id for one in found.instances] == ["i", "j"]
+        assert [one.id for one in found.operations] == ["o"]
+        assert found.now <= await unit.now()
+        assert await unit.whole_group("nobody's") is None
+
+
 async def test_events_come_newest_first(store: Store) -> None:
     events = [Event(float(n), "kind", f"line {n}", group_id=f"g{n % 2}", instance_id="i") for n in range(6)]
     at_the_same_moment = Event(5.0, "kind", "last word", group_id="g1", operation_id="o", actor="ann")
