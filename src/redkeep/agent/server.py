@@ -127,9 +127,11 @@ class Server:
         brief = "run_id" not in said
         if not brief and self.is_primary_by_order and upstream is None:
             self._remember(replace(self.record, had_keys=info.keys(said) > 0))
+        was_loading = self.facts.process is Process.LOADING and upstream is not None
+        loading = was_loading if brief else info.loading(said)
         return replace(
             self.facts,
-            process=Process.RUNNING,
+            process=Process.LOADING if loading else Process.RUNNING,
             pid=self._pid,
             role=info.role(said),
             fenced=self.fenced or self.record.held,
@@ -139,7 +141,7 @@ class Server:
             synced_once=self.record.synced_once,
             upstream=upstream,
             followers=info.followers(said),
-            detail="",
+            detail="loading its data" if loading else "",
             **({} if brief else _figures(said)),
         )
 
@@ -322,7 +324,7 @@ class Server:
 
     async def until_loaded(self) -> None:
         """Wait for as long as it loads. Raises Unavailable when it ends while doing so."""
-        while (await self.look(briefly=True)).process is Process.LOADING and self.running:
+        while (await self.look()).process is Process.LOADING and self.running:
             await asyncio.sleep(0.05)
         if not self.running:
             raise Unavailable(f"{self.id} ended while it loaded its data: {self._detail}")
@@ -513,11 +515,8 @@ class Server:
         deadline = time.monotonic() + START_LIMIT
         while self.running:
             facts = await self.look()
-            if facts.process is Process.LOADING and facts.detail:
-                return
-            if facts.process is Process.RUNNING:
-                said = await self._connected.info("server")
-                self._remember(replace(self.record, run_id=str(said["run_id"])))
+            if facts.run_id:
+                self._remember(replace(self.record, run_id=facts.run_id))
                 return
             if time.monotonic() > deadline:
                 raise NotNow(

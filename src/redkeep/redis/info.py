@@ -51,6 +51,11 @@ def followers(info: Mapping[str, Any]) -> tuple[Follower, ...]:
     return tuple(found)
 
 
+def loading(info: Mapping[str, Any]) -> bool:
+    """Whether it is still reading its data set, from a file or from its primary."""
+    return bool(int(info.get("loading", 0)))
+
+
 def keys(info: Mapping[str, Any]) -> int:
     """Keys in all databases."""
     databases = (value for name, value in info.items() if name.startswith("db") and isinstance(value, Mapping))
