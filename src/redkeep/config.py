@@ -155,7 +155,7 @@ def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
         listen=Address(conf.api.listen, conf.api.port),
         api=api,
         manager=_manager(conf.manager, api),
-        agent=_agent(state_dir, conf.agent),
+        agent=_agent(state_dir, conf.agent, conf.manager.word),
     )
 
 
@@ -182,7 +182,7 @@ def _manager(conf: Any, api: ApiSettings) -> ManagerSettings:
     )
 
 
-def _agent(state_dir: Path, conf: Any) -> AgentSettings:
+def _agent(state_dir: Path, conf: Any, word: float) -> AgentSettings:
     host_id = conf.host_id or socket.gethostname()
     if len(conf.ports) < 1 or conf.ports[0] > conf.ports[-1]:
         raise ValueError("agent.ports is a range from the lower to the higher port: 7000-7999")
@@ -193,6 +193,7 @@ def _agent(state_dir: Path, conf: Any) -> AgentSettings:
         programs=find_servers(Path(program) for program in conf.redis_server),
         port_low=conf.ports[0],
         port_high=conf.ports[-1],
+        word_seconds=word,
         heartbeat_interval=conf.heartbeat,
         patience=Patience(stopped=conf.stopped_limit, silent=conf.silent_limit),
         tuning=Tuning(diskless_sync=conf.diskless_sync, diskless_sync_delay=conf.diskless_sync_delay),

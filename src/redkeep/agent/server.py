@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from redkeep.agent import keepsake
 from redkeep.agent import record as records
 from redkeep.agent.process import (
     Birth,
@@ -138,6 +139,8 @@ class Server:
             epoch=self.record.epoch,
             replication_id=str(said["master_replid"]),
             offset=info.offset(said),
+            former_id=str(said["master_replid2"]),
+            former_until=int(said["second_repl_offset"]) - 1,
             synced_once=self.record.synced_once,
             upstream=upstream,
             followers=info.followers(said),
@@ -147,6 +150,7 @@ class Server:
 
     def _remember_sync(self, link_up: bool) -> None:
         if link_up and not self.record.synced_once:
+            keepsake.forget(self.directory)
             self._remember(replace(self.record, synced_once=True))
 
     @property
@@ -163,12 +167,16 @@ class Server:
 
     async def ensure_running(self, spec: ServerSpec, assignment: Assignment, restart_token: str) -> None:
         """See `EnsureRunning`."""
-        restart = bool(restart_token) and restart_token != self.record.restart_token
-        if restart and self.running:
+        self._require_program(spec)
+        anew = bool(restart_token) and restart_token != self.record.restart_token
+        if (anew or spec.version != self.record.spec.version) and self.running:
             await self._stop()
+        if spec.version != self.record.spec.version:
+            await asyncio.to_thread(keepsake.change_version, self.directory, self.record.spec.version, spec.version)
         if spec.secrets != self.record.spec.secrets:
             await self._rekey(spec)
-        self._remember(replace(self._moved_to(spec, assignment), assignment=assignment, restart_token=restart_token))
+        token = restart_token or self.record.restart_token
+        self._remember(replace(self._moved_to(spec, assignment), assignment=assignment, restart_token=token))
         if not self.running:
             try:
                 await self._start()
@@ -185,6 +193,7 @@ class Server:
         if at_least >= 0:
             await self._wait_for(replication_id, at_least, patience)
         self._refuse_if_emptied(assignment)
+        keepsake.forget(self.directory)
         self._remember(replace(self.record, assignment=assignment, held=False, synced_once=False))
         self.word_until = time.monotonic() + self._settings.word_seconds
         role = () if self.facts.role is Role.PRIMARY else (words.become_primary(),)
@@ -232,10 +241,17 @@ class Server:
         self.fenced = False
 
     async def configure(self, spec: ServerSpec) -> None:
-        """See `Configure`."""
+        """See `Configure`. What the server refuses is taken back, here and there."""
+        before = self.record.spec
         self._remember(replace(self.record, spec=spec))
-        if self.running:
+        if not self.running:
+            return
+        try:
             await self._apply_spec()
+        except Refused:
+            self._remember(replace(self.record, spec=before))
+            await self._apply_spec()
+            raise
 
     async def remove(self) -> None:
         """End the process without saving; delete the files."""
@@ -414,6 +430,12 @@ class Server:
             records.save(self.directory, record)
             self._remembered = True
 
+    def _require_program(self, spec: ServerSpec) -> Path:
+        program = self._settings.programs.get(spec.version)
+        if program is None:
+            raise Refused(f"host {self._settings.host_id} has no redis-server {spec.version}", kind="missing")
+        return program
+
     def _require_process(self) -> None:
         if not self.running:
             raise Unavailable(f"{self.id} is not running: {self._detail or 'it was never started'}")
@@ -485,14 +507,13 @@ class Server:
             ("CONFIG", "SET", "maxmemory", spec.maxmemory_bytes),
             *(("ACL", "SETUSER", name, *rules.split()) for name, rules in wanted.items()),
             *(("ACL", "DELUSER", name) for name in sorted(present - set(wanted))),
+            *(("CONFIG", "SET", *pair) for pair in conf.live_parameters(spec, self._settings.tuning).items()),
         )
         self._write_conf()
 
     async def _start(self) -> None:
         spec = self.record.spec
-        program = self._settings.programs.get(spec.version)
-        if program is None:
-            raise Refused(f"host {self._settings.host_id} has no redis-server {spec.version}", kind="missing")
+        program = self._require_program(spec)
         _require_free_port(spec)
         self._write_conf()
         await self._disconnect()  # from the process before: the next order must not be the one to find out

@@ -76,6 +76,16 @@ def lag_bytes(replica: ServerFacts, primary: ServerFacts) -> int:
     return max(0, primary.offset - replica.offset)
 
 
+def diverged_bytes(old: ServerFacts, successor: ServerFacts) -> int:
+    """How much of the common history an old primary has beyond the point from which its successor went on.
+
+    0 when the two have no such point in common: then nothing can be said.
+    """
+    if old.replication_id != successor.former_id:
+        return 0
+    return max(0, old.offset - successor.former_until)
+
+
 def _rank(facts: ServerFacts) -> tuple[int, int, str]:
     last_io = facts.upstream.last_io_seconds if facts.upstream else -1
     return (-facts.offset, last_io if last_io >= 0 else 1 << 31, facts.instance_id)

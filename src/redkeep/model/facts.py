@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from redkeep.model.instance import Durability, RedisUser, Secrets
+from redkeep.model.instance import Durability, Parameters, RedisUser, Secrets
 from redkeep.model.topology import Address, Role, Topology
 
 
@@ -66,6 +66,10 @@ class ServerFacts:
     replication_id: str = ""
     offset: int = -1
     """Replication offset: what a primary has produced, or a replica has applied. -1: unknown."""
+    former_id: str = ""
+    """Replication id of the history that this one goes on from, if it was promoted."""
+    former_until: int = -1
+    """The last offset that the two have in common."""
     synced_once: bool = False
     """A replica: has completed a synchronisation, so that its data set is whole."""
     upstream: Upstream | None = None
@@ -96,6 +100,8 @@ class ServerSpec:
     secrets: Secrets
     users: tuple[RedisUser, ...] = ()
     durability: Durability = Durability.ASYNC
+    parameters: Parameters = ()
+    """What its redis.conf says beyond the operator's settings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from redkeep.decide.promotion import diverged_bytes
 from redkeep.model.facts import Process
 from redkeep.model.instance import Instance
 from redkeep.model.orders import Brief, EnsureRunning, Promote
@@ -24,9 +25,24 @@ async def give_up(run: Run, reason: str) -> None:
     await run.note(f"not repaired: {reason}")
 
 
+async def _note_divergence(run: Run, instance: Instance) -> None:
+    """One that was primary comes back: what it has and its successor has not is about to be discarded. Say so."""
+    facts = await run.look([instance, run.primary])
+    mine, successor = facts.get(instance.id), facts.get(run.primary.id)
+    if mine is None or successor is None or (lost := diverged_bytes(mine, successor)) <= 0:
+        return
+    first = successor.former_until + 1
+    await run.note(
+        f"{instance.name} comes back with {lost} bytes of history (offsets {first} to {mine.offset}) that "
+        f"{run.primary.name} never had; they are discarded",
+        instance.id,
+    )
+
+
 async def _realign(run: Run, instance: Instance) -> None:
     assigned = run.assignment(instance, run.topology(run.group.rightful_primary_id))
     if assigned.primary is not None:
+        await _note_divergence(run, instance)
         await run.tell(instance, EnsureRunning(run.spec(instance), assigned))
         await run.tell(instance, Brief(assigned))
         return

@@ -30,11 +30,13 @@ def free_port() -> int:
 class RedisProcess:
     """One redis-server with an empty configuration but for what is asked. It survives `kill` and may start again."""
 
-    def __init__(self, *directives: str, version: str | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, *directives: str, version: str | None = None, port: int | None = None, host: str = "127.0.0.1"
+    ) -> None:
         servers = find_servers()
         self.program = servers[version] if version else next(iter(servers.values()))
         self.port = port or free_port()
-        self.address = Address("127.0.0.1", self.port)
+        self.address = Address(host, self.port)
         self.directory = Path(tempfile.mkdtemp(prefix="redkeep-test-redis-"))
         self._directives = directives
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +52,9 @@ class RedisProcess:
 
     def start(self) -> RedisProcess:
         """Start and wait until it answers. Raises RuntimeError with the end of its log when it does not."""
-        base = f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\nlogfile {self.directory}/log\nsave ''\n"
+        base = (
+            f"port {self.port}\nbind {self.address.host}\ndir {self.directory}\nlogfile {self.directory}/log\nsave ''\n"
+        )
         conf = self.directory / "redis.conf"
         conf.write_text(base + "\n".join(self._directives) + "\n")
         self._process = subprocess.Popen([self.program, conf], start_new_session=True, stdout=subprocess.DEVNULL)
@@ -68,7 +72,8 @@ class RedisProcess:
     def client(self, **options: object) -> Redis:
         """A blocking redis-py client of this server."""
         password = next((d.split()[1] for d in self._directives if d.startswith("requirepass ")), None)
-        return Redis(host="127.0.0.1", port=self.port, password=password, socket_timeout=5, **options)  # type: ignore[arg-type]
+        where = {"host": self.address.host, "port": self.port}
+        return Redis(**where, password=password, socket_timeout=5, **options)  # type: ignore[arg-type]
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; wait for the end unless it merely stops or continues the process."""

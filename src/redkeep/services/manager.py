@@ -1,0 +1,32 @@
+"""A manager as a process."""
+
+from __future__ import annotations
+
+from redkeep.config import Config
+from redkeep.manager.service import Manager
+from redkeep.operations.context import Tools
+from redkeep.orders import BusAgents
+from redkeep.services import on_stop, open_bus
+from redkeep.store.sql import open_store
+from redkeep.vault import Vault
+
+
+async def run(config: Config) -> None:
+    """Look, decide and act until SIGTERM; what is being worked on may finish first."""
+    vault = Vault.open(config.key_file)
+    async with open_bus(config, vault, f"manager-{config.manager.name}") as bus:
+        store = await open_store(config.store_url)
+        try:
+            tools = Tools(
+                store=store,
+                agents=BusAgents(bus),
+                bus=bus,
+                flavors=config.manager.flavors,
+                word_seconds=config.manager.word_seconds,
+                roll_patience=config.manager.roll_patience,
+            )
+            manager = Manager(config.manager, tools)
+            on_stop(manager.stop)
+            await manager.run()
+        finally:
+            await store.close()

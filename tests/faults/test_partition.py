@@ -1,0 +1,217 @@
+"""FAULTS 6, 11, 12: hosts with cables of their own, and what happens when they are cut."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from redkeep.testing.netns import Net, Unsupported, net
+from redkeep.testing.servers import RedisProcess, free_port
+from redkeep.vault import Vault
+
+pytestmark = [pytest.mark.real, pytest.mark.faults]
+
+WORD = 1.0
+
+ISOLATED_WRITER = """
+import json, sys, time
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+host, port, password, path, prefix = sys.argv[1:]
+redis = Redis(host=host, port=int(port), password=password, socket_timeout=0.3, socket_connect_timeout=0.3,
+              retry=Retry(NoBackoff(), 0))
+number = 0
+with open(path, "w", buffering=1) as log:
+    while True:
+        number += 1
+        began = time.monotonic()
+        try:
+            redis.set(f"{prefix}:{number}", number)
+            said = "ok"
+        except RedisError as error:
+            said = str(error).split()[0]
+        log.write(json.dumps([number, began, time.monotonic(), said]) + "\\n")
+        time.sleep(0.005)
+"""
+"""Knows one server only, as a client that is cut off with it. The clock is the same in all namespaces."""
+
+
+@dataclass
+class Attempt:
+    number: int
+    began: float
+    ended: float
+    said: str
+
+
+@dataclass
+class Land:
+    """Redkeep's own processes on the hub, an agent on each host."""
+
+    hosts: Net
+    directory: Path
+    port: int
+    control: RedisProcess
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self, *command: str | Path, host: int | None = None) -> None:
+        log = (self.directory / "log").open("ab")
+        words = self.hosts.command(host, *command) if host else [str(word) for word in command]
+        self.processes.append(subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+        log.close()
+
+    def service(self, name: str, *overrides: str, host: int | None = None) -> None:
+        words = [word for text in overrides for word in ("--override", text)]
+        self.run(sys.executable, "-m", "redkeep", name, "-v", "--state-dir", self.directory, *words, host=host)
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/v1.0/admin", timeout=10) as client:
+            reply = await client.request(method, path, json=body)
+        assert reply.is_success, reply.text
+        return reply.json() if reply.content else None
+
+    async def until(self, holds: Any, limit: float = 30.0, what: str = "") -> Any:
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            try:
+                if found := await holds():
+                    return found
+            except (httpx.HTTPError, AssertionError):
+                pass
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{what} did not come about; {(self.directory / 'log').read_text()[-3000:]}")
+
+    async def members(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.call("GET", "/status"))["members"]
+        return found
+
+    async def replicated(self) -> tuple[list[dict[str, Any]], str]:
+        order = {"name": "db", "flavorRef": 1, "volume": {"size": 1}}
+        made = await self.until(lambda: self.call("POST", "/instances", {"instance": order}), 90, "an order")
+        source = made["instance"]
+
+        async def ready(count: int) -> list[dict[str, Any]] | None:
+            found = await self.members()
+            fine = all(one["health"] == "ok" and one["status"] == "ACTIVE" for one in found)
+            return found if fine and len(found) == count else None
+
+        await self.until(lambda: ready(1), what="a primary")
+        order = {"name": "r", "replica_of": source["id"], "replica_count": 2}
+        await self.call("POST", "/instances", {"instance": order})
+        return await self.until(lambda: ready(3), what="two replicas"), source["password"]
+
+    def writer(self, address: str, password: str, prefix: str, host: int | None = None) -> Path:
+        """A client of one server, on that host or on the hub; where it keeps its record."""
+        record = self.directory / f"writer-{prefix}"
+        server, port = address.rsplit(":", 1)
+        self.run(sys.executable, "-c", ISOLATED_WRITER, server, port, password, record, prefix, host=host)
+        return record
+
+
+def attempts(record: Path) -> list[Attempt]:
+    lines = record.read_text().splitlines() if record.exists() else []
+    return [Attempt(*json.loads(line)) for line in lines if line.endswith("]")]
+
+
+def accepted(record: Path) -> list[Attempt]:
+    return [one for one in attempts(record) if one.said == "ok"]
+
+
+@asynccontextmanager
+async def land(directory: Path) -> AsyncIterator[Land]:
+    try:
+        with net(3) as hosts:
+            Vault.open(directory / "secret.key")
+            control = RedisProcess("requirepass secret", "appendonly yes", host=hosts.address()).start()
+            port = free_port()
+            (directory / "redkeep.conf").write_text(
+                f"[northbound]\nurl = redis://:secret@{control.address}\n"
+                f"[api]\nauth = noauth\nport = {port}\n"
+                f"[manager]\nword = {WORD}\nsilence = 1.0\nlook_interval = 0.2\n"
+                "[agent]\nheartbeat = 0.2\n"
+            )
+            found = Land(hosts, directory, port, control)
+            try:
+                found.service("api")
+                found.service("manager")
+                for host in (1, 2, 3):
+                    address = hosts.address(host)
+                    found.service("agent", f"agent.host_id=host-{host}", f"agent.address={address}", host=host)
+                yield found
+            finally:
+                for process in found.processes:
+                    process.kill()
+                    process.wait()
+                control.close()
+    except Unsupported as why:
+        pytest.skip(str(why))
+
+
+def host_of(member: dict[str, Any]) -> int:
+    return int(str(member["host"])[-1])
+
+
+async def test_an_isolated_primary_refuses_writes_before_its_successor_accepts_them(tmp_path: Path) -> None:
+    """FAULTS 11: primary and client on one side, replicas and managers on the other."""
+    async with land(tmp_path) as found:
+        (primary, *replicas), password = await found.replicated()
+        old_side = found.writer(primary["address"], password, "old", host=host_of(primary))
+        new_side = [found.writer(one["address"], password, f"new{number}") for number, one in enumerate(replicas)]
+        await found.until(lambda: asyncio.sleep(0, len(accepted(old_side)) > 20), what="writes before the cut")
+
+        cut_at = time.monotonic()
+        found.hosts.cut(host_of(primary))
+        await found.until(lambda: asyncio.sleep(0, any(accepted(one) for one in new_side)), what="a new primary")
+        await asyncio.sleep(0.5)  # let both sides write on for a while: what must not happen tells nobody
+
+        last_old = max(one.ended for one in accepted(old_side))
+        first_new = min(one.began for record in new_side for one in accepted(record))
+        lost = [one for one in accepted(old_side) if one.began > cut_at]
+        print(
+            f"old side accepted until {last_old - cut_at:.2f} s, new from {first_new - cut_at:.2f} s, {len(lost)} lost"
+        )
+        assert last_old < first_new
+        assert lost, "the client that was cut off wrote nothing: this test shows nothing"
+
+        found.hosts.heal(host_of(primary))
+
+        async def one_group() -> bool:
+            members = await found.members()
+            return [one["role"] for one in members] == ["primary", "replica", "replica"] and all(
+                one["health"] == "ok" for one in members
+            )
+
+        await found.until(one_group, what="the old primary's return as a replica")
+        assert (await found.members())[0]["address"] != primary["address"]
+        assert max(one.ended for one in accepted(old_side)) == last_old
+
+
+async def test_a_primary_with_its_replicas_goes_on_without_managers(tmp_path: Path) -> None:
+    """FAULTS 12 and 14: nobody may be promoted while a majority follows, and nothing stops the primary."""
+    async with land(tmp_path) as found:
+        (primary, *_), password = await found.replicated()
+        record = found.writer(primary["address"], password, "on", host=host_of(primary))
+        await found.until(lambda: asyncio.sleep(0, len(accepted(record)) > 20), what="writes before the cut")
+
+        before = time.monotonic()
+        for process in found.processes[:2]:
+            process.kill()  # the API and the manager
+        found.control.kill()
+        await asyncio.sleep(4 * WORD)
+
+        refused = [one for one in attempts(record) if one.said != "ok" and one.began > before]
+        assert not refused
+        assert max(one.ended for one in accepted(record)) > before + 3 * WORD
