@@ -41,6 +41,7 @@ def contest(
     config: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The JSON object of a benchmark. The first of the makers is ours."""
+    load = [os.getloadavg()[0]]
     wanted = [one for one in makers if one == OURS or options.peers is None or one in options.peers]
     with contextlib.ExitStack() as stack:
         contestants = []
@@ -49,7 +50,9 @@ def contest(
             contestants.append(makers[one]())
             stack.callback(contestants[-1].close)
         samples = race(contestants, event, runs=options.runs)
-    return outcome(name, samples, ours=OURS, peer=peer, config={**config, **_circumstances(options)})
+    load.append(os.getloadavg()[0])
+    circumstances = _circumstances(options) | {"load_average": [round(one, 2) for one in load]}
+    return outcome(name, samples, ours=OURS, peer=peer, config={**config, **circumstances})
 
 
 def _circumstances(options: Options) -> dict[str, Any]:
@@ -58,7 +61,6 @@ def _circumstances(options: Options) -> dict[str, Any]:
         "python": platform.python_version(),
         "redis-py": redis.__version__,
         "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
         "members": "1 primary, 2 replicas, all on this machine",
         "writer": "one process, one SET of a new key at a time; redis-py: no retries, 10 ms pauses, timeout 1 s",
         "watched_after_whole_s": AFTERWARDS,
