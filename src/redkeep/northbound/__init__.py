@@ -1,11 +1,26 @@
-"""The driver: publish, listen, request and serve over Redis, and a client that follows a replication group.
+"""The driver: tables, publish and subscribe, and a client that follows its servers through every failover.
 
 It is installed in applications: it needs redis-py with hiredis alone, and knows of the control plane only its news.
+`redkeep.northbound.sync` is the same for threads.
 """
 
 from redkeep.northbound.bus import RedisBus
 from redkeep.northbound.client import Client
 from redkeep.northbound.connecting import connect
+from redkeep.northbound.failures import KeyExists, KeyNotFound, TableNotFound
+from redkeep.northbound.tables import RawTables, Tables
 from redkeep.northbound.wire import Connection, Login, ServerError
 
-__all__ = ["Client", "Connection", "Login", "RedisBus", "ServerError", "connect"]
+__all__ = [
+    "Client",
+    "Connection",
+    "KeyExists",
+    "KeyNotFound",
+    "Login",
+    "RawTables",
+    "RedisBus",
+    "ServerError",
+    "TableNotFound",
+    "Tables",
+    "connect",
+]

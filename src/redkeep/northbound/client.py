@@ -126,6 +126,17 @@ class Client(ABC):
             outcome = replies
         return await self.go_on_many(slot, commands, outcome, node, retry=retry, deadline=deadline)
 
+    async def send_each(self, commands: Sequence[tuple[int, Command]], *, timeout: float = TIMEOUT) -> list[Reply]:
+        """Reads, each on its own slot, all under way at once; all replies, or the first error."""
+        if len(commands) == 1:
+            slot, args = commands[0]
+            return [await self.send(slot, args, retry="always", timeout=timeout)]
+        return await asyncio.gather(*(self.send(at, one, retry="always", timeout=timeout) for at, one in commands))
+
+    def node_at(self, address: Address) -> Node | None:
+        """How that server is held, if it is one of ours."""
+        return self._nodes.get(address)
+
     async def close(self) -> None:
         """End all connections. What waits for a reply gets OutcomeUnknown, what waits for a primary Unavailable."""
         self._closed = True

@@ -1,0 +1,138 @@
+"""The synchronous face: the same tables, publishers and subscribers, for threads.
+
+    from redkeep.northbound.sync import Tables, connect
+
+    with connect(["127.0.0.1:6379"]) as client:
+        tables = Tables(client)
+        tables.set_key("ports", "p1", "up")
+
+Everything may be called from any thread. Handlers of a subscriber are called by its subscribe thread, one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Generic, Self
+
+from redkeep.decide.routing import Retry
+from redkeep.model.slots import key_of, slot_of
+from redkeep.model.topology import Address, Topology
+from redkeep.northbound import client as asynchronous
+from redkeep.northbound import connecting, tables
+from redkeep.northbound.blocking import BlockingDoor, LoopThread, finish
+from redkeep.northbound.tables import Text, V
+from redkeep.northbound.wire import Argument, Reply
+
+
+def connect(seeds: Iterable[Address | str], **options: Any) -> Client:
+    """As `redkeep.northbound.connect`, with the same options. Raises as that does."""
+    thread = LoopThread("redkeep-northbound")
+    try:
+        return Client(thread.run(connecting.connect(seeds, **options)), thread)
+    except BaseException:
+        thread.close()
+        raise
+
+
+class Client:
+    """Made by `connect`."""
+
+    def __init__(self, inner: asynchronous.Client, thread: LoopThread) -> None:
+        self.inner = inner
+        """Lives on the loop of `thread`: to be used from there alone."""
+        self.thread = thread
+        self.door = BlockingDoor(inner, thread)
+
+    @property
+    def mode(self) -> str:
+        """`single`, `replicated` or `cluster`."""
+        return self.inner.mode
+
+    @property
+    def topology(self) -> Topology:
+        return self.inner.topology
+
+    def execute(self, *args: Argument, retry: Retry = "if_not_run", timeout: float = asynchronous.TIMEOUT) -> Reply:
+        """As `northbound.Client.execute`."""
+        asynchronous.refuse_if_not_shared(args)
+        key = key_of(args)
+        return finish(self.door.send(0 if key is None else slot_of(key), args, retry=retry, timeout=timeout))
+
+    def close(self) -> None:
+        self.door.close()
+        self.thread.run(self.inner.close())
+        self.thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BasicTables(Generic[V]):
+    """Each method does, returns and raises what the one of the same name in `northbound.tables` does."""
+
+    def __init__(self, inner: tables.BasicTables[V]) -> None:
+        self._inner: tables.BasicTables[V] = inner
+
+    def create_table(self, table: str) -> None:
+        finish(self._inner.create_table(table))
+
+    def delete_table(self, table: str) -> None:
+        finish(self._inner.delete_table(table))
+
+    def allocate_unique_key(self, table: str) -> int:
+        return finish(self._inner.allocate_unique_key(table))
+
+    def get_key(self, table: str, key: Text, topic: str | None = None) -> V:
+        return finish(self._inner.get_key(table, key, topic))
+
+    def set_key(self, table: str, key: Text, value: Text, topic: str | None = None) -> None:
+        finish(self._inner.set_key(table, key, value, topic))
+
+    def create_key(self, table: str, key: Text, value: Text, topic: str | None = None) -> None:
+        finish(self._inner.create_key(table, key, value, topic))
+
+    def delete_key(self, table: str, key: Text, topic: str | None = None) -> None:
+        finish(self._inner.delete_key(table, key, topic))
+
+    def set_keys(self, table: str, values: Mapping[Text, Text], topic: str | None = None) -> None:
+        finish(self._inner.set_keys(table, values, topic))
+
+    def get_keys(self, table: str, keys: Iterable[Text], topic: str | None = None) -> list[V | None]:
+        return finish(self._inner.get_keys(table, keys, topic))
+
+    def get_all_keys(self, table: str, topic: str | None = None) -> list[str]:
+        return finish(self._inner.get_all_keys(table, topic))
+
+    def get_all_entries(self, table: str, topic: str | None = None) -> list[V]:
+        return finish(self._inner.get_all_entries(table, topic))
+
+    def get_all(self, table: str, topic: str | None = None) -> dict[str, V]:
+        return finish(self._inner.get_all(table, topic))
+
+    def iterate(self, table: str, topic: str | None = None) -> Iterator[tuple[str, V]]:
+        pages = self._inner.iterate(table, topic)
+        while True:
+            try:
+                yield finish(pages.__anext__())
+            except StopAsyncIteration:
+                return
+
+
+class Tables(BasicTables[str]):
+    """Values as text."""
+
+    def __init__(self, client: Client, **options: Any) -> None:
+        super().__init__(tables.Tables(client.door, **options))
+
+
+class RawTables(BasicTables[bytes]):
+    """Values as bytes."""
+
+    def __init__(self, client: Client, **options: Any) -> None:
+        super().__init__(tables.RawTables(client.door, **options))
