@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 
 REMINDER_INTERVAL = 5.0
 """Seconds between two publications of an unchanged topology on a primary."""
+LOOK_LIMIT = 0.3
+"""Seconds that a server gets to answer when somebody asks how it is: less than those who ask have patience."""
 DISK_INTERVAL = 10.0
 """Seconds between two countings of what each server's files take."""
 
@@ -102,7 +104,7 @@ class Agent:
 
     async def _look(self, instance_id: str) -> ServerFacts:
         server = self._servers.get(instance_id)
-        return await server.look() if server else ServerFacts(instance_id, Process.ABSENT)
+        return await self._glance(server, LOOK_LIMIT) if server else ServerFacts(instance_id, Process.ABSENT)
 
     async def _execute(self, order: Order) -> ServerFacts:
         if isinstance(order, EnsureRemoved):
@@ -201,17 +203,19 @@ class Agent:
 
     async def _report(self) -> None:
         servers = tuple(self._servers.values())
-        facts = await asyncio.gather(*(self._glance(server) for server in servers))
+        facts = await asyncio.gather(*(self._glance(server, self._settings.heartbeat_interval) for server in servers))
         self._sequence += 1
         await self._bus.publish(REPORTS, encode_report(self._describe(facts)))
 
-    async def _glance(self, server: Server) -> ServerFacts:
-        """A fresh look, or what is known if that takes longer than a heartbeat: the report of the others goes out."""
+    async def _glance(self, server: Server, limit: float) -> ServerFacts:
+        """A fresh look, or that it did not answer in time: whoever asks about the others is not kept waiting."""
         try:
-            async with asyncio.timeout(self._settings.heartbeat_interval):
+            async with asyncio.timeout(limit):
                 return await server.look()
         except TimeoutError:
-            return server.facts
+            known = server.facts
+            process = known.process if known.process is Process.LOADING else Process.HUNG
+            return replace(known, process=process, detail=f"no answer within {limit:g} s")
 
     async def _renew_word(self) -> None:
         """Ask any manager to confirm our primaries; its answer counts from before we asked."""
