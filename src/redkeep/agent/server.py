@@ -31,7 +31,7 @@ from redkeep.agent.process import (
 from redkeep.agent.record import Record
 from redkeep.agent.settings import AgentSettings
 from redkeep.decide.durability import min_replicas
-from redkeep.decide.fencing import may_write
+from redkeep.decide.fencing import majority, may_write
 from redkeep.decide.liveness import Comeback, Pulse, comeback, pulse, restart_pause
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch, Unavailable
 from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
@@ -47,8 +47,8 @@ START_LIMIT = 15.0
 """Seconds within which a new process must answer, be it that it is loading."""
 STOP_LIMIT = 60.0
 """Seconds that an orderly stop may take before the process is killed: it saves its data set."""
-FRESH_ACK = 2.0
-"""A replica whose last acknowledgement is this many seconds old, as Redis counts, still acknowledges."""
+ACKNOWLEDGE_LIMIT = 0.2
+"""Seconds that replicas get to acknowledge, when they alone carry a primary's right to write."""
 
 OnExit = Callable[["Server"], None]
 
@@ -387,18 +387,37 @@ class Server:
                     self.fenced = False
                 log.warning("%s accepts writes again: its right is confirmed", self.id)
             return
-        if not self.fenced and not self._carried(now, await self.look(briefly=True)):
+        if not self.fenced and not await self._carried():
             await self._connected.run(*words.fence(self.record.spec.version))
             self.fenced = True
             log.warning("%s refuses writes: no manager confirms it and its replicas do not follow", self.id)
 
-    def _carried(self, now: float, facts: ServerFacts) -> bool:
-        members = self.record.assignment.topology.replicas  # one that was detached may still follow: it does not count
-        acknowledging = sum(
-            one.online and one.lag_seconds <= FRESH_ACK and one.address in members for one in facts.followers
+    async def _carried(self) -> bool:
+        """Whether a majority of the group follows at this moment: they must acknowledge something that is new.
+
+        What INFO says of the last acknowledgement is whole seconds old. So something is put into the stream, WAIT makes
+        the replicas answer at once, and those that have it by then count. One that was detached may still follow, but
+        is no member.
+        """
+        assignment = self.record.assignment
+        wanted, patience = majority(assignment.group_size) - 1, int(ACKNOWLEDGE_LIMIT * 1000)
+        if not wanted:
+            return True
+        said = await self._connected.run(
+            words.tell_clients(_news(assignment)),
+            ("INFO", "replication"),
+            ("WAIT", wanted, patience),
+            ("INFO", "replication"),
         )
-        size = self.record.assignment.group_size
-        return may_write(now=now, word_until=self.word_until, group_size=size, acknowledging=acknowledging)
+        mark, followers = info.offset(said[1]), info.followers(said[3])
+        members = assignment.topology.replicas
+        acknowledging = sum(one.online and one.offset >= mark and one.address in members for one in followers)
+        return may_write(
+            now=time.monotonic(),
+            word_until=self.word_until,
+            group_size=assignment.group_size,
+            acknowledging=acknowledging,
+        )
 
     def confirm(self, until: float) -> None:
         """A manager has confirmed that it is primary; `until` is on the monotonic clock."""

@@ -26,8 +26,9 @@ from redkeep.operations.succession import record_primary
 
 LOOK_LIMIT = 0.5
 """Seconds that a look may take here: whoever does not answer by then is not chosen."""
-ACKNOWLEDGEMENT_FADES = 3.0
-"""Seconds after which an isolated replica's last acknowledgement cannot carry the old primary any more."""
+ACKNOWLEDGEMENT_FADES = 0.5
+"""Seconds after which an isolated replica's last acknowledgement cannot carry the old primary any more: its agent asks
+for a fresh one several times a second."""
 MARGIN = 0.5
 
 
