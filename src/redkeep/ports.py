@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from redkeep.model.backup import Backup
 from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
@@ -158,6 +159,15 @@ class Transaction(Protocol):
         """A project's configuration groups that are not deleted, by id."""
         ...
 
+    async def backup(self, backup_id: str, *, lock: bool = False) -> Backup | None:
+        """One backup, deleted ones included; with `lock` nobody else may change it, or begin to use it, until the block
+        ends. Whoever locks groups as well locks it last."""
+        ...
+
+    async def backups(self, *, project_id: str | None = None, instance_id: str | None = None) -> list[Backup]:
+        """Backups that are not deleted, oldest first."""
+        ...
+
     async def hosts(self) -> list[Host]: ...
 
     async def events(
@@ -166,13 +176,13 @@ class Transaction(Protocol):
         """The newest events, newest first."""
         ...
 
-    async def save(self, *rows: Group | Instance | Operation | Host | Configuration) -> None:
+    async def save(self, *rows: Group | Instance | Operation | Host | Configuration | Backup) -> None:
         """Insert or replace each row by its id, in whatever order makes sense.
 
         The lease of a group that is there (`epoch`, `holder`, `lease_until`) is left as it is: claim, renew and release
         alone write it, so that saving a group which was read before somebody claimed it gives nothing back. Raises
         Refused, kind `conflict` when two instances that are not deleted would have the same address, and `missing`
-        when an instance's or operation's group is not there.
+        when the group of an instance, an operation or a backup is not there.
         """
         ...
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from redkeep.errors import Refused, Unavailable
+from redkeep.model.backup import Backup, BackupStatus
 from redkeep.model.instance import (
     Applied,
     Configuration,
@@ -57,7 +58,11 @@ def a_configuration(configuration_id: str = "c", **changes: Any) -> Configuratio
     return replace(Configuration(configuration_id, "p", "fast", "7.0", created=1.0, updated=1.0), **changes)
 
 
-async def saved(store: Store, *rows: Group | Instance | Operation | Host | Configuration) -> None:
+def a_backup(backup_id: str = "b", **changes: Any) -> Backup:
+    return replace(Backup(backup_id, "p", "nightly", "i", "g", "7.0", created=1.0, updated=1.0), **changes)
+
+
+async def saved(store: Store, *rows: Group | Instance | Operation | Host | Configuration | Backup) -> None:
     async with store.begin() as unit:
         await unit.save(*rows)
 
@@ -122,6 +127,48 @@ async def test_configurations_are_found_by_project_and_instances_by_configuratio
         assert await unit.configurations("p") == [a_configuration("c"), a_configuration("d")]
         assert await unit.instances(configuration_id="c") == [with_it]
         assert (await unit.configuration("b")) == gone
+
+
+async def test_backups_come_back_unchanged(store: Store) -> None:
+    backup = a_backup(
+        description="before 'Żółć'",
+        status=BackupStatus.COMPLETED,
+        size_bytes=2**41,
+        memory_bytes=2**42,
+        location="file://h/srv/b",
+        member_id="j",
+        replication_id="00ff",
+        offset=2**50,
+        updated=1e9 / 3,
+    )
+
+    await saved(store, a_group(), backup, an_instance())
+
+    async with store.begin() as unit:
+        assert await unit.backup("b") == backup
+        assert await unit.backup("b", lock=True) == backup
+        assert await unit.backup("nobody") is None
+
+
+async def test_backups_are_found_by_what_they_belong_to_oldest_first(store: Store) -> None:
+    young, old = a_backup("a", created=2.0), a_backup("b", created=1.0, status=BackupStatus.FAILED)
+    other, foreign = a_backup("c", instance_id="j", created=3.0), a_backup("d", project_id="q", created=4.0)
+    gone = a_backup("e", status=BackupStatus.DELETED)
+
+    await saved(store, a_group(), young, old, other, foreign, gone)
+
+    async with store.read() as unit:
+        assert await unit.backups() == [old, young, other, foreign]
+        assert await unit.backups(project_id="p") == [old, young, other]
+        assert await unit.backups(project_id="p", instance_id="i") == [old, young]
+        assert await unit.backup("e") == gone
+
+
+async def test_a_backup_without_its_group_is_refused(store: Store) -> None:
+    with pytest.raises(Refused) as refused:
+        await saved(store, a_backup())
+
+    assert refused.value.kind == "missing"
 
 
 async def test_saving_again_replaces(store: Store) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Table
 
+from redkeep.model.backup import Backup
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance, RedisUser
 from redkeep.model.operation import Operation
 from redkeep.store import rows, schema
@@ -45,6 +46,7 @@ _KINDS: list[tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]], Call
         rows.to_configuration,
         schema.configurations,
     ),
+    (st.builds(Backup, created=_time, updated=_time), rows.backup_row, rows.to_backup, schema.backups),
     (st.builds(Host, seen_at=_time), rows.host_row, rows.to_host, schema.hosts),
     (st.builds(Event, at=_time, id=st.none()), rows.event_row, rows.to_event, schema.events),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from redkeep.model.backup import Transfer
 from redkeep.model.instance import Durability, Parameters, RedisUser, Secrets
 from redkeep.model.topology import Address, Role, Topology
 
@@ -81,6 +82,8 @@ class ServerFacts:
     redis_version: str = ""
     detail: str = ""
     """For people: why it is hung, with what status it exited."""
+    transfer: Transfer | None = None
+    """The last copy of its data that its agent was told to take, or to put in place, since that started."""
 
     @property
     def alive(self) -> bool:

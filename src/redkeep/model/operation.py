@@ -23,6 +23,8 @@ class Kind(StrEnum):
     BECOME_INDEPENDENT = "become_independent"
     FAIL_OVER = "fail_over"
     REPAIR = "repair"
+    CREATE_BACKUP = "create_backup"
+    DELETE_BACKUP = "delete_backup"
 
 
 class State(StrEnum):
@@ -40,6 +42,9 @@ class State(StrEnum):
 
 URGENT = frozenset({Kind.FAIL_OVER})
 """Kinds that overtake whatever else a group has waiting."""
+
+BACKGROUND = frozenset({Kind.CREATE_BACKUP, Kind.DELETE_BACKUP})
+"""Kinds that change no server and may take hours: everything else goes first, and is not kept from starting by them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from redkeep.model.backup import Backup, BackupStatus
 from redkeep.model.instance import (
     Applied,
     Configuration,
@@ -26,7 +27,7 @@ from redkeep.model.topology import Address, Role
 Row = Mapping[str, Any]
 """Columns by name, JSON columns already as Python values."""
 
-Kept = Group | Instance | Operation | Host | Configuration
+Kept = Group | Instance | Operation | Host | Configuration | Backup
 """What has an id and is replaced by it."""
 
 
@@ -94,6 +95,14 @@ def configuration_row(configuration: Configuration) -> dict[str, Any]:
 
 def to_configuration(row: Row) -> Configuration:
     return Configuration(**{**row, "values": _parameters(row["values"])})
+
+
+def backup_row(backup: Backup) -> dict[str, Any]:
+    return _fields(backup) | {"status": backup.status.value}
+
+
+def to_backup(row: Row) -> Backup:
+    return Backup(**{**row, "status": BackupStatus(row["status"])})
 
 
 def operation_row(operation: Operation) -> dict[str, Any]:

@@ -111,6 +111,36 @@ configurations = Table(
 
 Index(None, configurations.c.project_id)
 
+backups = Table(
+    "backups",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    # No foreign key: a backup outlives the instance.
+    Column("instance_id", Text, nullable=False),
+    Column("group_id", Text, ForeignKey(groups.c.id), nullable=False),
+    Column("version", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("location", Text, nullable=False),
+    Column("member_id", Text),
+    Column("replication_id", Text, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("fault", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("updated", Double, nullable=False),
+)
+
+KEPT_BACKUPS = backups.c.status != literal_column("'DELETED'")
+"""A literal, as for the operations."""
+
+Index("ix_backups_project_id", backups.c.project_id, sqlite_where=KEPT_BACKUPS, postgresql_where=KEPT_BACKUPS)
+Index("ix_backups_instance_id", backups.c.instance_id, sqlite_where=KEPT_BACKUPS, postgresql_where=KEPT_BACKUPS)
+
 operations = Table(
     "operations",
     metadata,

@@ -12,9 +12,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from redkeep.store.schema import (
+    KEPT_BACKUPS,
     LEASE_COLUMNS,
     OPEN,
     UNDELETED,
+    backups,
     configurations,
     events,
     groups,
@@ -65,6 +67,8 @@ CONFIGURATIONS = (
     .where(configurations.c.project_id == bindparam("project_id"), ~configurations.c.deleted)
     .order_by(configurations.c.id)
 )
+BACKUP = select(backups).where(backups.c.id == bindparam("id"))
+LOCKED_BACKUP = BACKUP.with_for_update()
 SWITCH = select(switches).where(switches.c.id == bindparam("id"))
 
 
@@ -75,6 +79,16 @@ def undeleted_instances(*by: str) -> Select[Any]:
         select(instances)
         .where(UNDELETED, *(instances.c[name] == bindparam(name) for name in by))
         .order_by(instances.c.created, instances.c.id)
+    )
+
+
+@cache
+def kept_backups(*by: str) -> Select[Any]:
+    """Oldest first, where each of the named columns equals the parameter of its name."""
+    return (
+        select(backups)
+        .where(KEPT_BACKUPS, *(backups.c[name] == bindparam(name) for name in by))
+        .order_by(backups.c.created, backups.c.id)
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable, Table
 
 from redkeep.errors import RedkeepError, Unavailable
+from redkeep.model.backup import Backup
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.ports import WholeGroup
@@ -20,6 +21,7 @@ _ORDER: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ..
     (Configuration, schema.configurations, rows.configuration_row),
     (Group, schema.groups, rows.group_row),
     (Instance, schema.instances, rows.instance_row),
+    (Backup, schema.backups, rows.backup_row),
     (Operation, schema.operations, rows.operation_row),
 )
 """In which rows are written: who is referred to before who refers, and the same for everybody, so that two transactions
@@ -89,6 +91,16 @@ class SqlTransaction:
         found = await self._all(statements.CONFIGURATIONS, {"project_id": project_id})
         return [rows.to_configuration(row) for row in found]
 
+    async def backup(self, backup_id: str, *, lock: bool = False) -> Backup | None:
+        if lock:
+            self._must_write("backup(lock=True)")
+        row = await self._first(statements.LOCKED_BACKUP if lock else statements.BACKUP, {"id": backup_id})
+        return rows.to_backup(row) if row else None
+
+    async def backups(self, *, project_id: str | None = None, instance_id: str | None = None) -> list[Backup]:
+        by = _given(project_id=project_id, instance_id=instance_id)
+        return [rows.to_backup(row) for row in await self._all(statements.kept_backups(*by), by)]
+
     async def hosts(self) -> list[Host]:
         return [rows.to_host(row) for row in await self._all(statements.HOSTS)]
 
@@ -99,7 +111,7 @@ class SqlTransaction:
         found = await self._all(statements.newest_events(*by), by | {"limit": limit})
         return [rows.to_event(row) for row in found]
 
-    async def save(self, *kept: Group | Instance | Operation | Host | Configuration) -> None:
+    async def save(self, *kept: rows.Kept) -> None:
         self._must_write("save()")
         batches = _batches(kept)
 
