@@ -79,6 +79,28 @@ def up(
     _run(serve(config, arguments))
 
 
+@main.command()
+@settings_options
+def init(state_dir: Path, config_file: Path | None, verbose: bool) -> None:
+    """Make the key and the administrator, for services that run apart from each other.
+
+    `redkeep up` does the same at its first start. Copy secret.key to every machine of the installation, and htpasswd to
+    those with an API. Saying it again changes nothing.
+    """
+    from redkeep.bootstrap import first_start  # noqa: PLC0415
+    from redkeep.vault import Vault  # noqa: PLC0415
+
+    config = _load(state_dir, config_file, verbose)
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        password = first_start(config, Vault.open(config.key_file))
+    except RedkeepError as error:
+        raise click.ClickException(str(error)) from None
+    if password:
+        click.echo(f"Administrator: {config.api.admin_user}, password: {password} (shown this once).")
+    click.echo(f"The key is {config.key_file}; clouds.yaml and openrc are beside it.")
+
+
 def service(name: str, summary: str) -> None:
     """Make the verb that runs one service."""
 

@@ -188,6 +188,10 @@ class Transaction(Protocol):
 
     async def record(self, *events: Event) -> None: ...
 
+    async def prune(self, before: float) -> int:
+        """Delete events, and operations that have ended, from before this store time; how many rows that were."""
+        ...
+
     async def switch(self, name: str) -> bool:
         """One of the operator's switches for the whole installation; off until it was set."""
         ...

@@ -30,15 +30,15 @@ class Report:
 
 async def fetch(config: Config) -> Report:
     """Ask the API, as the administrator of `clouds.yaml`. Raises Unavailable, Refused."""
-    auth = None if config.api.auth == "noauth" else _credentials(config)
-    url = f"{config.url}/v1.0/{config.api.admin_user}/status"
+    api, auth = _way_in(config)
+    url = f"{api}/v1.0/{config.api.admin_user}/status"
     try:
         async with httpx.AsyncClient(timeout=10, trust_env=False, auth=auth) as client:
             reply = await client.get(url, params={"everything": True})
     except httpx.HTTPError as error:
-        raise Unavailable(f"nothing answers on {config.url}: is `redkeep up` running? ({error!r})") from error
+        raise Unavailable(f"nothing answers on {api}: is `redkeep up` running? ({error!r})") from error
     if not reply.is_success:
-        raise Refused(f"{config.url} answered {reply.status_code}: {reply.text[:200]}")
+        raise Refused(f"{api} answered {reply.status_code}: {reply.text[:200]}")
     return Report(**reply.json())
 
 
@@ -82,10 +82,14 @@ def _bytes(count: int | None) -> str:
     return str(count)
 
 
-def _credentials(config: Config) -> tuple[str, str]:
+def _way_in(config: Config) -> tuple[str, tuple[str, str] | None]:
+    """Where the API is and who we are there: `clouds.yaml` knows, also after `redkeep up --port`."""
     file = config.state_dir / "clouds.yaml"
     try:
         found = yaml.safe_load(file.read_text())["clouds"]["redkeep"]["auth"]
-        return found["username"], found["password"]
+        url, name, password = (str(found[key]) for key in ("auth_url", "username", "password"))
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise Refused(f"{file} does not name an administrator; `redkeep up` writes it at its first start") from error
+        if config.api.auth == "noauth":
+            return config.url, None
+        raise Refused(f"{file} names no administrator; `redkeep up` or `redkeep init` writes it") from error
+    return url.removesuffix("/identity/v3"), None if config.api.auth == "noauth" else (name, password)

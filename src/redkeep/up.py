@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import signal
@@ -31,6 +32,8 @@ from redkeep.vault import Vault
 log = logging.getLogger(__name__)
 
 SERVICES = ("agent", "manager", "api")
+PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
 STOP_LIMIT = 12.0
 """Seconds that a service gets to stop in order before it is killed."""
 START_LIMIT = 30.0
@@ -63,7 +66,7 @@ class Child:
     async def _run_once(self) -> None:
         pipe = asyncio.subprocess.PIPE if self.stdin is not None else asyncio.subprocess.DEVNULL
         self.process = await asyncio.create_subprocess_exec(
-            *self.command, stdin=pipe, stdout=self.stdout, start_new_session=True
+            *self.command, stdin=pipe, stdout=self.stdout, start_new_session=True, preexec_fn=_end_with_parent
         )
         if self.stdin is not None and self.process.stdin is not None:
             self.process.stdin.write(self.stdin.encode())
@@ -132,6 +135,12 @@ def welcome(config: Config, password: str | None) -> str:
             "  What runs, and how it is: redkeep status",
         )
     )
+
+
+def _end_with_parent() -> None:
+    """In the child: the kernel ends it in order when its supervisor is killed, so that the next start finds no ports
+    taken. The users' Redis servers are not our children, and go on."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @asynccontextmanager

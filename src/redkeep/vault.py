@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import string
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -17,8 +18,8 @@ from redkeep.errors import Refused
 
 
 def new_password() -> str:
-    """256 bits of chance, in characters that need no quoting anywhere."""
-    return secrets.token_urlsafe(32)
+    """256 bits of chance, in characters that need no quoting anywhere; never what looks like an option."""
+    return secrets.choice(string.ascii_letters) + secrets.token_urlsafe(32)
 
 
 def digest(password: str) -> str:
@@ -33,12 +34,15 @@ class Vault:
         self._fernet = Fernet(key)
 
     @classmethod
-    def open(cls, path: Path) -> Vault:
+    def open(cls, path: Path, *, create: bool = True) -> Vault:
         """Read the key, or make one at the first start. Two that start at once agree on one key.
 
-        Raises Refused when the file is not a key, or others may read it.
+        Raises Refused when the file is not a key, others may read it, or it is not there and may not be made.
         """
         if not path.exists():
+            if not create:
+                way_out = "copy it from the first machine of this installation, or make one with `redkeep init`"
+                raise Refused(f"{path} is not there: {way_out}", kind="missing")
             _create_once(path, Fernet.generate_key())
         if path.stat().st_mode & 0o077:
             raise Refused(f"{path} can be read by others: run chmod 600 {path}", kind="forbidden")

@@ -516,6 +516,25 @@ async def test_a_group_that_is_not_there_cannot_be_claimed(store: Store) -> None
     await store.release("nobody", "m1", 1)
 
 
+async def test_what_is_old_is_forgotten_and_what_is_open_is_not(store: Store) -> None:
+    async with store.begin() as tx:
+        await tx.save(
+            a_group("g"),
+            replace(an_operation("old"), created=10.0, state=State.DONE, finished=20.0),
+            replace(an_operation("open"), created=10.0, state=State.RUNNING, finished=None),
+        )
+        await tx.record(
+            *(Event(at=at, kind="k", text=text, group_id="g") for at, text in ((10.0, "old"), (90.0, "new")))
+        )
+        pruned = await tx.prune(before=50.0)
+
+    async with store.read() as tx:
+        assert pruned == 2
+        assert await tx.operation("old") is None
+        assert await tx.operation("open") is not None
+        assert [event.text for event in await tx.events(group_id="g")] == ["new"]
+
+
 async def test_a_switch_is_off_until_it_is_set(store: Store) -> None:
     async with store.begin() as tx:
         before = await tx.switch("failover-paused")

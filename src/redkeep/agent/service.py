@@ -104,7 +104,9 @@ class Agent:
 
     async def _look(self, instance_id: str) -> ServerFacts:
         server = self._servers.get(instance_id)
-        return await self._glance(server, LOOK_LIMIT) if server else ServerFacts(instance_id, Process.ABSENT)
+        if server is None:
+            return ServerFacts(instance_id, Process.ABSENT)
+        return replace(await self._glance(server, LOOK_LIMIT), disk_used=self._disk_used.get(instance_id, 0))
 
     async def _execute(self, order: Order) -> ServerFacts:
         if isinstance(order, EnsureRemoved):

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 UNSEEN_LOOK_LIMIT = 0.5
 """Seconds that an agent gets to show servers that no heartbeat has told of yet."""
+FORGET_INTERVAL = 3600.0
+"""Seconds between two prunings."""
 HOST_WRITE_INTERVAL = 2.0
 """Seconds between two writes of a host's row that say nothing new."""
 
@@ -62,6 +64,7 @@ class Manager:
                 group.create_task(self._hear(HINTS, self._on_hint)),
                 group.create_task(self._hear(HA, self._on_topology)),
                 group.create_task(self._look_at_all()),
+                group.create_task(self._forget_old()),
             ]
             await self._stopping.wait()
             await self._finish_work()
@@ -153,6 +156,14 @@ class Manager:
             except Exception:
                 log.exception("a look at the groups failed; the next one comes")
             await asyncio.sleep(max(0.05, started + self._settings.look_interval - time.monotonic()))
+
+    async def _forget_old(self) -> None:
+        """What is older than anyone will ask for goes; several managers may do it at once."""
+        while True:
+            with contextlib.suppress(RedkeepError):
+                async with self._store.begin() as tx:
+                    await tx.prune(await tx.now() - self._settings.keep_seconds)
+            await asyncio.sleep(FORGET_INTERVAL)
 
     async def _consider_all(self) -> None:
         async with self._store.read() as tx:

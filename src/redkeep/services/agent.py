@@ -18,7 +18,7 @@ async def run(config: Config) -> None:
     """Own this host's servers until SIGTERM; they go on after it. Raises Refused when there is no redis-server."""
     if not config.agent.programs:
         raise Refused("there is no redis-server 6.2 or newer on this machine: `redkeep doctor` says how to get one")
-    vault = Vault.open(config.key_file)
+    vault = Vault.open(config.key_file, create=False)
     async with open_bus(config, vault, f"agent-{config.agent.host_id}") as bus:
         agent = Agent(config.agent, bus, vault)
         task = asyncio.ensure_future(agent.run())

@@ -16,7 +16,7 @@ GRACE = 5
 
 async def run(config: Config) -> None:
     """Serve until SIGTERM."""
-    vault = Vault.open(config.key_file)
+    vault = Vault.open(config.key_file, create=False)
     async with open_bus(config, vault, "api") as bus:
         store = await open_store(config.store_url)
         try:

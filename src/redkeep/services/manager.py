@@ -13,7 +13,7 @@ from redkeep.vault import Vault
 
 async def run(config: Config) -> None:
     """Look, decide and act until SIGTERM; what is being worked on may finish first."""
-    vault = Vault.open(config.key_file)
+    vault = Vault.open(config.key_file, create=False)
     async with open_bus(config, vault, f"manager-{config.manager.name}") as bus:
         store = await open_store(config.store_url)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Double, Insert, Select, Table, Update, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Double, Insert, Select, Table, Update, bindparam, delete, exists, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -133,6 +133,11 @@ def upsert(table: Table, dialect: str) -> Insert:
 
 
 RECORD = insert(events)
+PRUNE = (
+    delete(events).where(events.c.at < bindparam("before")),
+    delete(operations).where(operations.c.finished < bindparam("before")),
+)
+"""Whatever is still open has not finished."""
 
 # --- Leases: one compare-and-set each ----------------------------------------------------------------------------
 

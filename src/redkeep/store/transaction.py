@@ -127,6 +127,13 @@ class SqlTransaction:
             batch = [rows.event_row(event) for event in events]
             await self._run(lambda connection: connection.execute(statements.RECORD, batch))
 
+    async def prune(self, before: float) -> int:
+        self._must_write("prune()")
+        doomed = {"before": before}
+        return await self._run(
+            lambda connection: sum(connection.execute(statement, doomed).rowcount for statement in statements.PRUNE)
+        )
+
     async def switch(self, name: str) -> bool:
         row = await self._first(statements.SWITCH, {"id": name})
         return bool(row and row["is_on"])
