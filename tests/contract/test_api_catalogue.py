@@ -116,7 +116,6 @@ async def test_what_trove_has_and_redkeep_has_not_is_said_so(keep: World) -> Non
     for method, path in (
         ("GET", "/backups"),
         ("POST", "/backups"),
-        ("GET", "/configurations/abc"),
         ("POST", "/clusters"),
         ("GET", f"/instances/{one.id}/log"),
         ("GET", f"/instances/{one.id}/users/app/databases"),

@@ -557,9 +557,10 @@ async def test_renaming_is_done_at_once(keep: World) -> None:
     [
         ({"colour": "red"}, 400),
         ({"name": None}, 400),
-        ({"replica_of": None, "configuration": "c"}, 400),
+        ({"replica_of": None, "configuration": None}, 400),
         ({"replica_of": "00000000-0000-0000-0000-000000000000"}, 400),
-        ({"configuration": "c"}, 501),
+        ({"configuration": "c"}, 400),
+        ({"configuration": "00000000-0000-0000-0000-000000000000"}, 404),
     ],
 )
 async def test_a_wrong_change_is_refused(keep: World, change: dict[str, Any], code: int) -> None:

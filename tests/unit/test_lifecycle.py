@@ -34,7 +34,7 @@ REPLICA = replace(SOURCE, id="replica", role=Role.REPLICA, replica_of="source", 
 OTHER = replace(REPLICA, id="other", address=Address("10.0.0.3", 7000))
 SET = (SOURCE, REPLICA, OTHER)
 
-BUSY = sorted(set(Status) - {Status.ACTIVE, Status.ERROR})
+BUSY = sorted(status for status in Status if not status.settled)
 busy = pytest.mark.parametrize("status", BUSY)
 statuses = st.sampled_from(Status)
 

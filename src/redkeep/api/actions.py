@@ -43,7 +43,10 @@ async def act(call: ThisCall, instance_id: InstanceId, body: Action) -> Response
     return accepted()
 
 
-async def _restart(_tx: Transaction, _call: Call, scene: Scene, _body: Action) -> Intent:
+async def _restart(_tx: Transaction, _call: Call, scene: Scene, body: Action) -> Intent:
+    if body.restart.rolling:
+        all_of_them = demand(lifecycle.may_roll(scene.instance, scene.members))
+        return Intent(Kind.ROLL_GROUP, {"instance": scene.instance.id}, Status.REBOOT, all_of_them.members)
     verdict = demand(lifecycle.may_restart(scene.instance))
     return Intent(Kind.RESTART_INSTANCE, {"instance": scene.instance.id}, Status.REBOOT, verdict.members)
 

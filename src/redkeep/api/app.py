@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 
 from redkeep.api import (
     actions,
+    configurations,
     datastores,
     elsewhere,
     faults,
@@ -59,6 +60,7 @@ ANY_METHOD = "GET POST PUT PATCH DELETE"
 PROJECT = "/v1.0/{project}"
 INSTANCE = PROJECT + "/instances/{instance_id}"
 DATASTORE = PROJECT + "/datastores/{datastore}"
+CONFIGURATION = PROJECT + "/configurations/{configuration_id}"
 
 ROUTES = (
     Route("GET", "/", versions.index, ANYBODY, guarded=False),
@@ -76,6 +78,20 @@ ROUTES = (
     Route("GET", DATASTORE + "/versions", datastores.versions),
     Route("GET", DATASTORE + "/versions/{version}", datastores.version),
     Route("GET", DATASTORE + "/versions/{version}/flavors", datastores.version_flavors),
+    Route("GET", PROJECT + "/datastores/versions/{version}/parameters", configurations.parameters_by_version),
+    Route(
+        "GET", PROJECT + "/datastores/versions/{version}/parameters/{parameter}", configurations.parameter_by_version
+    ),
+    Route("GET", DATASTORE + "/versions/{version}/parameters", configurations.parameters),
+    Route("GET", DATASTORE + "/versions/{version}/parameters/{parameter}", configurations.parameter),
+    Route("GET", PROJECT + "/configurations", configurations.index),
+    Route("POST", PROJECT + "/configurations", configurations.create, CHANGE),
+    Route("GET", CONFIGURATION, configurations.show),
+    Route("PATCH", CONFIGURATION, configurations.merge, CHANGE, has_body=False),
+    Route("PUT", CONFIGURATION, configurations.update, CHANGE, 202, has_body=False),
+    Route("DELETE", CONFIGURATION, configurations.delete, CHANGE, 202, has_body=False),
+    Route("GET", CONFIGURATION + "/instances", configurations.instances),
+    Route("GET", INSTANCE + "/configuration", configurations.defaults),
     Route("GET", PROJECT + "/limits", limits.index),
     Route("GET", PROJECT + "/status", status.index),
     Route("GET", PROJECT + "/instances", instances.index),

@@ -13,8 +13,6 @@ NOT_OFFERED = {
     "backup_strategies": "backup strategies",
     "backups": "backups",
     "clusters": "clusters yet",
-    "configuration": "configuration groups",
-    "configurations": "configuration groups",
     "databases": "several databases in one instance",
     "log": "logs of the servers",
     "modules": "modules",

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 from fastapi import Query, Response
 
-from redkeep.api import views
+from redkeep.api import configurations, views
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
-from redkeep.api.catalogue import ordered_flavor, ordered_version
+from redkeep.api.catalogue import find_version, ordered_flavor, ordered_version
 from redkeep.api.record import Scene, demand, event, group_apart, look, moved, poke, record, wanted
 from redkeep.api.schemas import (
     CreateInstance,
@@ -25,6 +25,7 @@ from redkeep.api.schemas import (
 from redkeep.api.settings import ApiSettings
 from redkeep.decide import lifecycle
 from redkeep.decide.lifecycle import Amount
+from redkeep.decide.parameters import carried_over
 from redkeep.errors import Refused
 from redkeep.model.instance import Group, Instance, RedisUser, Secrets, Status
 from redkeep.model.operation import Kind
@@ -34,8 +35,6 @@ from redkeep.vault import digest, new_password
 
 NOT_OFFERED = {
     "restorePoint": "Restoring from a backup",
-    "configuration": "A configuration group",
-    "datastore_version": "Changing the version",
     "modules": "Loading modules",
     "databases": "Naming databases",
     "users": "Creating users together with the instance (POST .../users does it afterwards)",
@@ -43,7 +42,7 @@ NOT_OFFERED = {
 }
 """Keys that must not be ignored in silence, since the answer would be a lie."""
 
-REFUSED_IN_ORDERS = ("restorePoint", "configuration", "modules", "databases", "users")
+REFUSED_IN_ORDERS = ("restorePoint", "modules", "databases", "users")
 """`access` is not among them: one stock client cannot help sending it with every order."""
 
 Limit = Annotated[int | None, Query(ge=1, description="Items per page, at most the server's page size")]
@@ -78,17 +77,26 @@ async def show(call: ThisCall, instance_id: InstanceId) -> InstanceReply:
     """One instance."""
     async with call.context.store.read() as tx:
         scene = await look(tx, call, instance_id)
-    return InstanceReply(instance=views.detail(scene.instance, scene.replica_ids, call))
+        configuration = await tx.configuration(scene.instance.configuration_id or "")
+    return InstanceReply(instance=views.detail(scene.instance, scene.replica_ids, call, configuration=configuration))
 
 
 async def _page(call: Call, limit: int | None, marker: str | None, *, detailed: bool) -> InstanceList:
     most = call.context.settings.page_size
     async with call.context.store.read() as tx:
         everything = await tx.instances(project_id=call.project_id)
+        known = {one.id: one for one in await tx.configurations(call.project_id)} if detailed else {}
     page, more = page_of(everything, marker or "", min(limit or most, most))
     replicas = views.replicas_by_source(everything)
-    view = views.detail if detailed else views.summary
-    shown: list[InstanceView] = [view(one, replicas.get(one.id, ()), call) for one in page]
+
+    def view(one: Instance) -> InstanceView:
+        mine = replicas.get(one.id, ())
+        configuration = known.get(one.configuration_id or "")
+        return (
+            views.detail(one, mine, call, configuration=configuration) if detailed else views.summary(one, mine, call)
+        )
+
+    shown = [view(one) for one in page]
     return InstanceList(instances=shown, links=[_next_page(call, more)] if more else None)
 
 
@@ -137,6 +145,9 @@ async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
     async with call.context.store.begin() as tx:
         hosts = await tx.hosts()
         version = ordered_version(settings, hosts, order.datastore)
+        configuration = (
+            await configurations.ordered(tx, call, order.configuration, version) if order.configuration else None
+        )
         demand(
             lifecycle.first_refusal(
                 lifecycle.may_save_itself(flavor, volume_gb),
@@ -167,10 +178,11 @@ async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
             root_enabled=True,
             durability=order.durability,
         )
+        instance = configurations.configured(instance, configuration)
         args = {"instance": instance.id}
         await record(tx, call, Kind.CREATE_INSTANCE, args, about=instance, rows=[group, instance], now=now)
     await poke(call.context, group.id)
-    return InstanceReply(instance=views.detail(instance, (), call, password=password))
+    return InstanceReply(instance=views.detail(instance, (), call, configuration=configuration, password=password))
 
 
 async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> InstanceReply:
@@ -192,8 +204,9 @@ async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> 
         replicas = tuple(_replica_of(source, name, scene.now) for name in lifecycle.names_of(order.name, count))
         args = {"instances": [one.id for one in replicas], "primary": source.id}
         await record(tx, call, Kind.ADD_REPLICAS, args, about=source, rows=replicas, now=scene.now)
+        configuration = await tx.configuration(source.configuration_id or "")
     await poke(call.context, scene.group.id)
-    return InstanceReply(instance=views.detail(replicas[-1], (), call))
+    return InstanceReply(instance=views.detail(replicas[-1], (), call, configuration=configuration))
 
 
 def _replica_of(source: Instance, name: str, now: float) -> Instance:
@@ -210,6 +223,9 @@ def _replica_of(source: Instance, name: str, now: float) -> Instance:
         created=now,
         updated=now,
         replica_of=source.id,
+        configuration_id=source.configuration_id,
+        parameters=source.parameters,
+        proven=source.proven,
     )
 
 
@@ -233,15 +249,22 @@ def used(settings: ApiSettings, instances: Sequence[Instance]) -> Amount:
 
 
 async def update(call: ThisCall, instance_id: InstanceId, body: UpdateInstance) -> Response:
-    """Rename an instance, or detach a replica from its source."""
+    """Rename an instance, detach a replica from its source, attach a configuration group, or change the version."""
     change = body.instance
     async with call.context.store.begin() as tx:
+        configuration = (
+            await configurations.owned(tx, call, change.configuration, lock=True) if change.configuration else None
+        )
         scene = await look(tx, call, instance_id, lock=True)
         refuse_unoffered(change.asked)
         if change.name is not None and change.name != scene.instance.name:
             scene = await _rename(tx, call, scene, change.name)
         if change.asked & {"replica_of", "slave_of"}:
             await _detach(tx, call, scene)
+        if "configuration" in change.asked:
+            await configurations.attach(tx, call, scene, configuration)
+        if change.datastore_version is not None:
+            await _upgrade(tx, call, scene, change.datastore_version)
     await poke(call.context, scene.group.id)
     return accepted()
 
@@ -262,6 +285,21 @@ async def _detach(tx: Transaction, call: Call, scene: Scene) -> None:
     rows: list[Group | Instance] = [group, *moved(scene.members, verdict.members, Status.DETACH, scene.now)]
     args = {"instance": scene.instance.id, "group": group.id}
     await record(tx, call, Kind.DETACH_REPLICA, args, about=scene.instance, rows=rows, now=scene.now)
+
+
+async def _upgrade(tx: Transaction, call: Call, scene: Scene, wanted_version: str) -> None:
+    """The source and its replicas get another Redis, one after the other."""
+    hosts = await tx.hosts()
+    version = find_version(call.context.settings, hosts, wanted_version).name
+    verdict = demand(lifecycle.may_roll(scene.instance, scene.members, to=version))
+    able = {host.id for host in hosts if version in host.versions}
+    for one in scene.members:
+        carried_over(one.parameters, version)
+        if one.host_id not in able:
+            raise Refused(f"Host {one.host_id} of {one.name} has no redis-server {version}: install it there first.")
+    rows = moved(scene.members, verdict.members, Status.UPGRADE, scene.now)
+    args = {"instance": scene.instance.id, "version": version}
+    await record(tx, call, Kind.ROLL_GROUP, args, about=scene.instance, rows=rows, now=scene.now)
 
 
 async def delete(call: ThisCall, instance_id: InstanceId) -> Response:

@@ -44,6 +44,11 @@ class Scene:
         return [one.id for one in self.members if one.replica_of == self.instance.id]
 
 
+def is_id(key: str) -> bool:
+    """Whether it has the form of our ids; nothing is found by anything else."""
+    return bool(_UUID.fullmatch(key))
+
+
 async def owned(tx: Transaction, call: Call, instance_id: str) -> Instance:
     """An instance of the caller's project.
 
@@ -51,7 +56,7 @@ async def owned(tx: Transaction, call: Call, instance_id: str) -> Instance:
     try names as ids first, and go on to look for the name only after that.
     """
     wanted = instance_id.lower()
-    instance = await tx.instance(wanted) if _UUID.fullmatch(wanted) else None
+    instance = await tx.instance(wanted) if is_id(wanted) else None
     if instance is None or instance.deleted or instance.project_id != call.project_id:
         raise Refused(f"Instance {instance_id[:64]} cannot be found.", kind="missing")
     return instance

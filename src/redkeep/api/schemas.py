@@ -143,8 +143,8 @@ class InstanceOrder(BaseModel):
     )
     nics: list[Nic] = Field(default=[], max_length=1)
     access: AccessOrder | None = None
+    configuration: Uuid | None = Field(None, description="A configuration group; replicas have that of their source")
     restorePoint: Any = None  # noqa: N815
-    configuration: Any = None
     modules: Any = None
     databases: Any = None
     users: Any = None
@@ -172,8 +172,12 @@ class InstanceChange(_Strict):
     slave_of: Literal[""] | None = Field(
         None, description="The former name of `replica_of`", json_schema_extra={"deprecated": True}
     )
-    configuration: Any = None
-    datastore_version: Any = None
+    configuration: Uuid | Literal[""] | None = Field(
+        None, description="A configuration group for it and its replicas; null: none"
+    )
+    datastore_version: str | None = Field(
+        None, description="Name or id: the source and its replicas are restarted one after the other with this version"
+    )
     access: Any = None
 
     @property
@@ -187,6 +191,8 @@ class InstanceChange(_Strict):
             raise ValueError(f"changes more than one thing at a time: {', '.join(sorted(self.asked))}")
         if "name" in self.model_fields_set and self.name is None:
             raise ValueError("the name cannot be taken away")
+        if "datastore_version" in self.model_fields_set and not self.datastore_version:
+            raise ValueError("datastore_version must name a version")
         return self
 
 
@@ -205,6 +211,12 @@ class Resize(_Strict):
         return self
 
 
+class Restart(_Strict):
+    """`rolling` is Redkeep's own: a source and its replicas one after the other, the replicas first."""
+
+    rolling: bool = Field(False, strict=True)
+
+
 class Eject(_Strict):
     """`force` is Redkeep's own: accept that the new source lacks what it is known to lack."""
 
@@ -216,7 +228,7 @@ class Action(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    restart: Nothing = {}
+    restart: Restart = Restart(rolling=False)
     resize: Resize = Resize.model_construct()
     promote_to_replica_source: Nothing = {}
     eject_replica_source: Eject = Eject(force=False)
@@ -236,6 +248,31 @@ class Action(BaseModel):
         if isinstance(value, dict) and not value.keys() <= cls.model_fields.keys():
             raise ValueError(f"is none of the actions {', '.join(cls.model_fields)}")
         return value
+
+
+ParameterValue = bool | int | str
+Values = Annotated[dict[str, ParameterValue], Field(description="Parameters by name", max_length=200)]
+
+
+class ConfigurationOrder(BaseModel):
+    name: Name
+    values: Values
+    description: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    datastore: DatastoreOrder | None = None
+
+
+class CreateConfiguration(BaseModel):
+    configuration: ConfigurationOrder
+
+
+class ConfigurationChange(_Strict):
+    name: Name | None = None
+    values: Values | None = None
+    description: Annotated[str, StringConstraints(max_length=1024)] | None = None
+
+
+class UpdateConfiguration(BaseModel):
+    configuration: ConfigurationChange
 
 
 class NewUser(BaseModel):
@@ -300,11 +337,17 @@ class FaultView(BaseModel):
     created: str
 
 
+class ConfigurationReference(BaseModel):
+    id: str
+    name: str
+    links: list[Link]
+
+
 class InstanceView(BaseModel):
     id: str
     name: str
     status: str
-    operating_status: str = Field(description="HEALTHY or ERROR; empty while it is busy")
+    operating_status: str = Field(description="HEALTHY, RESTART_REQUIRED or ERROR; empty while it is busy")
     links: list[Link]
     flavor: FlavorReference
     datastore: DatastoreView
@@ -315,6 +358,7 @@ class InstanceView(BaseModel):
     addresses: list[AddressView] | Absent = None
     replica_of: Reference | Absent = None
     replicas: list[Reference] | Absent = None
+    configuration: ConfigurationReference | Absent = None
     created: str | Absent = None
     updated: str | Absent = None
     service_status_updated: str | Absent = None
@@ -381,6 +425,67 @@ class DatastoreReply(BaseModel):
 
 class DatastoreList(BaseModel):
     datastores: list[DatastoreDetail]
+
+
+class ParameterView(BaseModel):
+    name: str
+    type: str
+    datastore_version_id: str
+    restart_required: bool
+    default: str
+    min: int | Absent = None
+    max: int | Absent = None
+    options: list[str] | Absent = None
+
+
+class ParameterList(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    parameters: list[ParameterView] = Field(serialization_alias="configuration-parameters")
+
+
+class ConfigurationView(BaseModel):
+    id: str
+    name: str
+    description: str
+    created: str
+    updated: str
+    datastore_name: str
+    datastore_version_id: str
+    datastore_version_name: str
+    datastore_version_number: str
+
+
+class ConfigurationDetail(ConfigurationView):
+    values: dict[str, int | str]
+    instance_count: int
+
+
+class ConfigurationReply(BaseModel):
+    configuration: ConfigurationDetail
+
+
+class ConfigurationList(BaseModel):
+    configurations: list[ConfigurationView]
+    links: list[Link] | Absent = Field(default=None, description="The next page, when there is more")
+
+
+class AttachedInstance(BaseModel):
+    id: str
+    name: str
+
+
+class AttachedList(BaseModel):
+    instances: list[AttachedInstance]
+    links: list[Link] | Absent = Field(default=None, description="The next page, when there is more")
+
+
+class DefaultConfiguration(BaseModel):
+    configuration: dict[str, str]
+
+
+class DefaultConfigurationReply(BaseModel):
+    instance: DefaultConfiguration
 
 
 class AbsoluteLimits(BaseModel):

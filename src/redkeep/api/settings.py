@@ -29,6 +29,8 @@ TIME_LIMITS: Mapping[Kind, float] = MappingProxyType(
         Kind.RESTART_INSTANCE: 600.0,
         Kind.RESIZE_INSTANCE: 1800.0,
         Kind.UPDATE_USERS: 120.0,
+        Kind.CONFIGURE: 300.0,
+        Kind.ROLL_GROUP: 7200.0,
         Kind.PROMOTE_REPLICA: 300.0,
         Kind.EJECT_PRIMARY: 300.0,
         Kind.DETACH_REPLICA: 300.0,

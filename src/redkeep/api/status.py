@@ -10,10 +10,12 @@ from fastapi import Query
 from pydantic import BaseModel
 
 from redkeep.api.call import ThisCall
+from redkeep.decide.parameters import shown_status
 from redkeep.decide.promotion import lag_bytes
 from redkeep.errors import RedkeepError
 from redkeep.model.facts import Process, ServerFacts, Upstream
 from redkeep.model.instance import Group, Instance, Status
+from redkeep.model.operation import Operation
 from redkeep.model.topology import Role
 from redkeep.orders import BusAgents
 from redkeep.ports import Bus
@@ -66,8 +68,13 @@ async def index(
     ours = {one.group_id for one in instances}
     return StatusReport(
         members=[member(one, groups[one.group_id], facts) for one in _in_order(instances, groups)],
-        operations=[f"{one.kind}: {one.step or one.state}" for one in operations if one.group_id in ours],
+        operations=[_at_work(one) for one in operations if one.group_id in ours],
     )
+
+
+def _at_work(operation: Operation) -> str:
+    why = f" ({operation.error})" if operation.error else ""
+    return f"{operation.kind}: {operation.step or operation.state}{why}"
 
 
 def member(instance: Instance, group: Group, facts: dict[str, ServerFacts]) -> Member:
@@ -81,7 +88,7 @@ def member(instance: Instance, group: Group, facts: dict[str, ServerFacts]) -> M
         project=instance.project_id,
         group=group.id,
         role=Role.PRIMARY if is_primary else instance.role,
-        status=instance.status,
+        status=shown_status(instance),
         version=instance.version,
         host=instance.host_id,
         address=str(instance.address) if instance.address else None,

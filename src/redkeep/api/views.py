@@ -6,21 +6,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from redkeep.api.call import Call
-from redkeep.api.catalogue import DATASTORE_NAME
+from redkeep.api.catalogue import DATASTORE_NAME, version_of
 from redkeep.api.schemas import (
     AddressView,
+    ConfigurationDetail,
+    ConfigurationReference,
+    ConfigurationView,
     DatastoreView,
     FaultView,
     FlavorReference,
     FlavorView,
     InstanceView,
     Link,
+    ParameterView,
     Reference,
     VolumeView,
 )
-from redkeep.model.instance import Flavor, Instance, Status
+from redkeep.decide.parameters import Parameter, Type, name_in, offered, shown_status
+from redkeep.model.instance import Configuration, Flavor, Instance, Status
 
-OPERATING_STATUS: Mapping[Status, str] = {Status.ACTIVE: "HEALTHY", Status.ERROR: "ERROR"}
+OPERATING_STATUS: Mapping[Status, str] = {
+    Status.ACTIVE: "HEALTHY",
+    Status.RESTART_REQUIRED: "RESTART_REQUIRED",
+    Status.ERROR: "ERROR",
+}
 """Empty for all others: a task is running."""
 
 
@@ -62,12 +71,12 @@ def replicas_by_source(instances: Iterable[Instance]) -> Mapping[str, list[str]]
 
 def summary(instance: Instance, replica_ids: Sequence[str], call: Call) -> InstanceView:
     """An instance as a list shows it."""
-    address = instance.address
+    address, status = instance.address, shown_status(instance)
     return InstanceView(
         id=instance.id,
         name=instance.name,
-        status=instance.status,
-        operating_status=OPERATING_STATUS.get(instance.status, ""),
+        status=status,
+        operating_status=OPERATING_STATUS.get(status, ""),
         links=links(call, "instances", instance.id),
         flavor=FlavorReference(id=public_id(instance.flavor_id), links=links(call, "flavors", instance.flavor_id)),
         datastore=DatastoreView(type=DATASTORE_NAME, version=instance.version),
@@ -82,8 +91,16 @@ def summary(instance: Instance, replica_ids: Sequence[str], call: Call) -> Insta
     )
 
 
-def detail(instance: Instance, replica_ids: Sequence[str], call: Call, *, password: str | None = None) -> InstanceView:
-    """All there is to see of an instance. `password`: what its owner is told this once."""
+def detail(
+    instance: Instance,
+    replica_ids: Sequence[str],
+    call: Call,
+    *,
+    configuration: Configuration | None = None,
+    password: str | None = None,
+) -> InstanceView:
+    """All there is to see of an instance, and of the configuration group that it has. `password`: what its owner is
+    told this once."""
     fault = instance.fault
     return summary(instance, replica_ids, call).model_copy(
         update={
@@ -92,6 +109,7 @@ def detail(instance: Instance, replica_ids: Sequence[str], call: Call, *, passwo
             "updated": timestamp(instance.updated),
             "service_status_updated": timestamp(instance.updated),
             "fault": FaultView(message=fault.message, created=timestamp(fault.created)) if fault else None,
+            "configuration": _configuration_reference(configuration, call) if configuration else None,
             "password": password,
         }
     )
@@ -99,3 +117,51 @@ def detail(instance: Instance, replica_ids: Sequence[str], call: Call, *, passwo
 
 def _reference(instance_id: str, call: Call) -> Reference:
     return Reference(id=instance_id, links=links(call, "instances", instance_id))
+
+
+def _configuration_reference(configuration: Configuration, call: Call) -> ConfigurationReference:
+    return ConfigurationReference(
+        id=configuration.id, name=configuration.name, links=links(call, "configurations", configuration.id)
+    )
+
+
+def configuration_view(configuration: Configuration) -> ConfigurationView:
+    """A configuration group as a list shows it."""
+    version = version_of(configuration.version)
+    return ConfigurationView(
+        id=configuration.id,
+        name=configuration.name,
+        description=configuration.description,
+        created=timestamp(configuration.created),
+        updated=timestamp(configuration.updated),
+        datastore_name=DATASTORE_NAME,
+        datastore_version_id=version.id,
+        datastore_version_name=version.name,
+        datastore_version_number=version.name,
+    )
+
+
+def configuration_detail(configuration: Configuration, instance_count: int) -> ConfigurationDetail:
+    """With its values: numbers as numbers, all else in the words of redis.conf."""
+    known = offered(configuration.version)
+    numbers = {name for name, one in known.items() if one.type in (Type.INTEGER, Type.MEMORY)}
+    return ConfigurationDetail(
+        **configuration_view(configuration).model_dump(),
+        values={name: int(value) if name in numbers else value for name, value in configuration.values},
+        instance_count=instance_count,
+    )
+
+
+def parameter_view(parameter: Parameter, version: str) -> ParameterView:
+    """One line of the catalogue, as a version has it."""
+    is_number = parameter.type in (Type.INTEGER, Type.MEMORY)
+    return ParameterView(
+        name=name_in(parameter, version),
+        type=parameter.type,
+        datastore_version_id=version_of(version).id,
+        restart_required=parameter.restart_required,
+        default=parameter.default,
+        min=parameter.low if is_number else None,
+        max=parameter.high if is_number else None,
+        options=list(parameter.options) if parameter.type is Type.ENUM else None,
+    )

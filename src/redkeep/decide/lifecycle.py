@@ -45,6 +45,8 @@ _TASKS = {
     Status.PROMOTE: "PROMOTING",
     Status.EJECT: "EJECTING",
     Status.DETACH: "DETACHING",
+    Status.UPDATING: "UPDATING",
+    Status.UPGRADE: "UPGRADING",
     Status.SHUTDOWN: "DELETING",
 }
 """What Trove calls the task behind a status."""
@@ -137,6 +139,44 @@ def may_delete(instance: Instance, members: Collection[Instance]) -> Allowed | U
 def may_restart(instance: Instance) -> Allowed | Refusal:
     """Any settled instance that was built, one in ERROR included: a restart may be what it needs."""
     return _built(instance)
+
+
+def may_roll(instance: Instance, members: Collection[Instance], *, to: str | None = None) -> Allowed | Refusal:
+    """A serving source with all of its replicas, one after the other; `to` a newer version, or the same."""
+    if instance.role is Role.REPLICA:
+        return Refusal(
+            "invalid",
+            f"Instance {instance.id} is a replica: roll its source {instance.replica_of}, and it comes along.",
+        )
+    if to is not None and (refusal := _not_newer(instance, to)):
+        return refusal
+    return first_refusal(*map(_serving, members), _lock(members))
+
+
+def _not_newer(instance: Instance, version: str) -> Refusal | None:
+    old, new = (tuple(map(int, name.split("."))) for name in (instance.version, version))
+    if new == old:
+        return Refusal("invalid", f"Instance {instance.id} has Redis {version} already.")
+    if new < old:
+        return Refusal(
+            "invalid",
+            f"Instance {instance.id} has Redis {instance.version}, whose files Redis {version} cannot read. Create a new "
+            "instance and move the data with a client.",
+        )
+    return None
+
+
+def may_configure(instance: Instance, members: Collection[Instance]) -> Allowed | Refusal:
+    """A source, with all of its replicas: they have the same parameters, since any of them may take its place.
+
+    Members in ERROR do not stand in the way; they take the parameters with their next start.
+    """
+    if instance.role is Role.REPLICA:
+        return Refusal(
+            "invalid", f"Instance {instance.id} is a replica: its configuration is that of {instance.replica_of}."
+        )
+    free = (_free(one) for one in members if one.id != instance.id)
+    return first_refusal(_serving(instance), *free, _lock(one for one in members if one.status is Status.ACTIVE))
 
 
 def may_resize(
@@ -233,7 +273,7 @@ def _free(instance: Instance) -> Allowed | Refusal:
         return Refusal(
             "busy",
             f"Instance {instance.id} is not currently available for an action to be performed "
-            f"(task status was {_TASKS[instance.status]}).",
+            f"(task status was {_TASKS.get(instance.status, instance.status)}).",
         )
     return _lock((instance,))
 

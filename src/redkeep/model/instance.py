@@ -33,7 +33,7 @@ class Status(StrEnum):
     @property
     def settled(self) -> bool:
         """No operation owns the instance."""
-        return self in (Status.ACTIVE, Status.ERROR)
+        return self in (Status.ACTIVE, Status.RESTART_REQUIRED, Status.ERROR)
 
 
 @dataclass(frozen=True, slots=True)

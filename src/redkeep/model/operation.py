@@ -17,6 +17,8 @@ class Kind(StrEnum):
     RESTART_INSTANCE = "restart_instance"
     RESIZE_INSTANCE = "resize_instance"
     UPDATE_USERS = "update_users"
+    CONFIGURE = "configure"
+    ROLL_GROUP = "roll_group"
     PROMOTE_REPLICA = "promote_replica"
     EJECT_PRIMARY = "eject_primary"
     DETACH_REPLICA = "detach_replica"

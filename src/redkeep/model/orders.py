@@ -16,7 +16,8 @@ from redkeep.model.facts import Assignment, ServerSpec
 class EnsureRunning:
     """A server runs by this specification and in this role: started, adjusted or left alone as needed.
 
-    A server that has to be started as a primary comes up refusing writes; it accepts them after `Promote`. Refused
+    A server that has to be started as a primary comes up refusing writes; it accepts them after `Promote`. One that
+    runs another version than the specification says is stopped in order and started with the other program. Refused
     with `conflict` when the port belongs to somebody else, with `missing` when there is no such redis-server.
     """
 
@@ -94,7 +95,11 @@ class ReleaseWrites:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Memory limits and users are as specified, now and after a restart."""
+    """Memory limits, users and parameters are as specified, now and after a restart.
+
+    Parameters that Redis takes at a start only wait for the next one. Refused, with nothing changed, when Redis does
+    not take one of the others.
+    """
 
     spec: ServerSpec
     epoch: int

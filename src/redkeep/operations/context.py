@@ -60,6 +60,8 @@ class Tools:
     """A replica that lacks more than this is not promoted: writers would wait for too long."""
     last_seen: Callable[[str], ServerFacts | None] = nobody_seen
     """What this manager last heard of a server that may not answer any more."""
+    roll_patience: float = 120.0
+    """Seconds that a server which was started anew may take to come back, those not counted in which it gets on."""
     at_step: StepHook = no_hook
 
 
@@ -194,6 +196,7 @@ class Run:
             secrets=self.group.secrets,
             users=self.group.users,
             durability=self.group.durability,
+            parameters=instance.parameters,
         )
 
     def topology(self, primary_id: str | None, among: Iterable[Instance] | None = None) -> Topology:

@@ -30,7 +30,7 @@ CATCH_UP = 1.0
 async def run(run: Run) -> None:
     successor = run.instance(run.arg("instance"))
     if run.group.primary_id != successor.id:
-        await _switch(run, successor)
+        await switch(run, successor)
     told = run.topology(successor.id)
     run.mark("tell")
     await run.announce(told)
@@ -39,17 +39,25 @@ async def run(run: Run) -> None:
 
 async def give_up(run: Run, reason: str) -> None:
     """Roll forward is `run`'s business; here the old primary gets its writes back, unless the successor has them."""
-    facts = await run.look(run.members)
-    chosen = facts.get(run.group.successor_id or "")
-    if chosen is None or chosen.role is not Role.PRIMARY:
-        await _take_back(run)
+    if await undo(run):
         await _settle(run, reason)
     else:
         failed = [one.id for one in run.instances if one.status is Status.PROMOTE]
         await run.settle(failed, Status.ERROR, reason)
 
 
-async def _switch(run: Run, successor: Instance) -> None:
+async def undo(run: Run) -> bool:
+    """A switch that was begun is taken back; False when the successor has been promoted already."""
+    facts = await run.look(run.members)
+    chosen = facts.get(run.group.successor_id or "")
+    if chosen is not None and chosen.role is Role.PRIMARY:
+        return False
+    await _take_back(run)
+    return True
+
+
+async def switch(run: Run, successor: Instance) -> None:
+    """From `look` to `record`. Raises Refused, with the switch taken back, when the successor does not catch up."""
     run.mark("look", 0.1)
     await _until_fit(run, successor)
 

@@ -17,6 +17,7 @@ from redkeep.model.operation import URGENT, Kind, Operation, State
 from redkeep.operations import (
     add_replicas,
     become_independent,
+    configure,
     create_instance,
     delete_instance,
     detach_replica,
@@ -26,6 +27,7 @@ from redkeep.operations import (
     repair,
     resize_instance,
     restart_instance,
+    roll_group,
     update_users,
 )
 from redkeep.operations.context import Overtaken, Run, Tools
@@ -48,6 +50,8 @@ RUNBOOKS: Mapping[Kind, Runbook] = {
     Kind.RESTART_INSTANCE: Runbook(restart_instance.run, restart_instance.give_up),
     Kind.RESIZE_INSTANCE: Runbook(resize_instance.run, resize_instance.give_up),
     Kind.UPDATE_USERS: Runbook(update_users.run, update_users.give_up),
+    Kind.CONFIGURE: Runbook(configure.run, configure.give_up),
+    Kind.ROLL_GROUP: Runbook(roll_group.run, roll_group.give_up),
     Kind.PROMOTE_REPLICA: Runbook(promote_replica.run, promote_replica.give_up),
     Kind.FAIL_OVER: Runbook(fail_over.run, fail_over.give_up),
     Kind.REPAIR: Runbook(repair.run, repair.give_up),

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redkeep.decide.durability import MAX_LAG_SECONDS
+from redkeep.decide.parameters import live
 from redkeep.model.facts import ServerSpec
-from redkeep.model.instance import RedisUser
+from redkeep.model.instance import Parameters, RedisUser
 from redkeep.model.topology import Address
 
 ADMIN = "redkeep-admin"
@@ -72,13 +73,20 @@ def render(spec: ServerSpec, directory: Path, follow: Address, *, tuning: Tuning
             f'logfile "{directory / "redis.log"}"',
             'pidfile ""',
             "always-show-logo no",
-            *_memory(spec),
-            *_persistence(tuning),
+            f"maxmemory {spec.maxmemory_bytes}",
+            "appendonly yes",
+            "aof-use-rdb-preamble yes",
             *_replication(spec, follow, tuning),
+            *(f"{name} {_word(value)}" for name, value in _settable(spec, tuning)),
             *(f"user {name} {rules}" for name, rules in users(spec.users, masters).items()),
             "",
         )
     )
+
+
+def live_parameters(spec: ServerSpec, tuning: Tuning) -> dict[str, str]:
+    """All that a running server can be told of its parameters, those included that nobody has set (any more)."""
+    return live(_settable(spec, tuning), spec.version)
 
 
 def secret_directives(replication_password: str) -> str:
@@ -99,17 +107,18 @@ def users(tenants: tuple[RedisUser, ...], masters: Masters) -> dict[str, str]:
     }
 
 
-def _memory(spec: ServerSpec) -> list[str]:
-    return [f"maxmemory {spec.maxmemory_bytes}", "maxmemory-policy noeviction"]
+def _settable(spec: ServerSpec, tuning: Tuning) -> Parameters:
+    """The operator's settings, where the tenant has none."""
+    operators = {
+        "maxmemory-policy": "noeviction",
+        "appendfsync": tuning.append_fsync,
+        "save": "3600 1 300 100 60 10000",
+    }
+    return tuple((operators | dict(spec.parameters)).items())
 
 
-def _persistence(tuning: Tuning) -> list[str]:
-    return [
-        "appendonly yes",
-        f"appendfsync {tuning.append_fsync}",
-        "aof-use-rdb-preamble yes",
-        "save 3600 1 300 100 60 10000",
-    ]
+def _word(value: str) -> str:
+    return value or '""'
 
 
 def _replication(spec: ServerSpec, follow: Address, tuning: Tuning) -> list[str]:

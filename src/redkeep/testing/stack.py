@@ -118,7 +118,15 @@ class Stack:
         bus, store = self.bus(name), await open_store(self.store_url)
         flavors = {flavor.id: flavor for flavor in ApiSettings().flavors}
         settings = replace(ManagerSettings(name=name, flavors=flavors), **{**self.manager_options, **options})
-        tools = Tools(store, BusAgents(bus), bus, flavors, word_seconds=settings.word_seconds, at_step=at_step)
+        tools = Tools(
+            store,
+            BusAgents(bus),
+            bus,
+            flavors,
+            word_seconds=settings.word_seconds,
+            roll_patience=settings.roll_patience,
+            at_step=at_step,
+        )
         manager = Manager(settings, tools)
         part = self._add(Part(asyncio.create_task(manager.run(), name=name), manager, bus, store))
         await self.eventually(self._hosts_known, what="the first word of every agent")

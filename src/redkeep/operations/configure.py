@@ -1,0 +1,70 @@
+"""Parameters of a group: each server takes up at once what it can, and has the rest in its redis.conf for its next
+start. A replica goes first; when its Redis refuses a value, everybody has what they had before.
+
+`args`: `instance`, the source; `configuration`, the group of parameters that is attached, or null; `parameters`, its
+values; `before`, an object with the same two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from redkeep.decide.parameters import carried_over, waiting
+from redkeep.decide.rolling import in_order
+from redkeep.model.instance import Applied, Instance, Status
+from redkeep.model.orders import Configure
+from redkeep.operations.context import Run
+
+
+async def run(run: Run) -> None:
+    wanted = _applied(run.operation.args)
+    first, *others = in_order(run.members, run.group.primary_id)
+    run.mark("first", 0.2)
+    await _configure(run, first, wanted)
+
+    run.mark("others", 0.5)
+    for one in others:
+        await _configure(run, one, wanted)
+
+    run.mark("record", 1.0)
+    await run.settle(_ours(run), Status.ACTIVE)
+    await run.note(_summary(run, wanted), run.arg("instance"))
+
+
+async def give_up(run: Run, reason: str) -> None:
+    before = _applied(run.arg("before"))
+    await run.alter(instances=lambda one: _with(one, before))
+    for one in run.members:
+        await run.try_tell(one, Configure(run.spec(one), run.group.epoch))
+    await run.settle(_ours(run), Status.ACTIVE, f"The configuration was not changed: {reason}")
+
+
+async def _configure(run: Run, instance: Instance, wanted: Applied) -> None:
+    """The row first: whoever repairs the server meanwhile must not undo it. One in ERROR takes it when it can."""
+    await run.alter(instances=lambda one: _with(one, wanted) if one.id == instance.id else one)
+    order = Configure(run.spec(run.instance(instance.id)), run.group.epoch)
+    if instance.status is Status.ERROR:
+        await run.try_tell(instance, order)
+    else:
+        await run.tell(instance, order)
+
+
+def _with(one: Instance, applied: Applied) -> Instance:
+    values = carried_over(applied.parameters, one.version)
+    return replace(one, configuration_id=applied.configuration_id, parameters=values)
+
+
+def _applied(said: Mapping[str, Any]) -> Applied:
+    return Applied(said["configuration"], tuple((name, value) for name, value in said["parameters"]))
+
+
+def _summary(run: Run, wanted: Applied) -> str:
+    values = ", ".join(f"{name} {value!r}" for name, value in wanted.parameters) or "the defaults"
+    later = ", ".join(waiting(run.instance(run.arg("instance"))))
+    return f"configured: {values}; with the next restart: {later or 'nothing'}"
+
+
+def _ours(run: Run) -> list[str]:
+    return [one.id for one in run.instances if one.status is Status.UPDATING]
