@@ -22,6 +22,8 @@ class ManagerSettings:
     """How long an agent's primaries may write after a confirmation."""
     look_interval: float = 1.0
     """Seconds between two looks at everything; reports and hints only make a look come sooner."""
+    keep_seconds: float = 30 * 24 * 3600.0
+    """How long events, and operations that have ended, are kept."""
     repair_pause: float = 5.0
     """Seconds before a group whose repair has just been tried is repaired again."""
     roll_patience: float = 120.0
