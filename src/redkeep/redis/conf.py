@@ -29,7 +29,7 @@ HA_CHANNEL = "__redkeep:ha"
 """Where a group's topology is published on each of its servers."""
 
 TENANT_RULES = (
-    "~* &* +@all -@admin +role -migrate "
+    "~* &* +@all -@admin +role -migrate -acl "
     "+client|setname +client|getname +client|id +client|tracking +client|trackinginfo +client|caching +client|reply"
 )
 """A tenant's user may do all that concerns its data; nothing that concerns the server.
