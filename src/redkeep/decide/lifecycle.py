@@ -160,8 +160,8 @@ def _not_newer(instance: Instance, version: str) -> Refusal | None:
     if new < old:
         return Refusal(
             "invalid",
-            f"Instance {instance.id} has Redis {instance.version}, whose files Redis {version} cannot read. Create a new "
-            "instance and move the data with a client.",
+            f"Instance {instance.id} has Redis {instance.version}, whose files Redis {version} cannot read. "
+            "Create a new instance and move the data with a client.",
         )
     return None
 

@@ -286,7 +286,7 @@ def _as_bytes(name: str, value: object) -> int:
     text = str(value).lower()
     digits = text.rstrip("bkmg")
     unit = _UNITS.get(text[len(digits) :])
-    if isinstance(value, bool) or not isinstance(value, int | str) or unit is None or not digits:
+    if isinstance(value, bool) or not isinstance(value, int | str) or unit is None or not digits.isdecimal():
         raise Refused(f"{name} must be a number of bytes, as 1048576 or 64mb.")
     return _as_integer(name, digits) * unit
 

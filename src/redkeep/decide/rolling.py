@@ -21,14 +21,8 @@ def not_in_step(facts: ServerFacts | None, primary: ServerFacts | None, mark: in
     """
     if facts is None:
         return "its agent does not answer"
-    if not facts.alive:
-        return f"it is {facts.process}{f' ({facts.detail})' if facts.detail else ''}"
-    if facts.upstream is None:
-        return "it does not follow anybody"
-    if not facts.upstream.link_up:
-        return "it is receiving a full copy" if facts.upstream.syncing else "its link to the primary is down"
-    if not facts.synced_once:
-        return "it has not completed a synchronisation"
+    if reason := _not_following(facts):
+        return reason
     if primary is None or mark < 0:
         return "the agent of the primary does not answer"
     if facts.replication_id != primary.replication_id:
@@ -36,6 +30,16 @@ def not_in_step(facts: ServerFacts | None, primary: ServerFacts | None, mark: in
     if facts.offset < mark:
         return f"it lacks {mark - facts.offset} bytes of what the primary had"
     return None
+
+
+def _not_following(facts: ServerFacts) -> str | None:
+    if not facts.alive:
+        return f"it is {facts.process}{f' ({facts.detail})' if facts.detail else ''}"
+    if facts.upstream is None:
+        return "it does not follow anybody"
+    if not facts.upstream.link_up:
+        return "it is receiving a full copy" if facts.upstream.syncing else "its link to the primary is down"
+    return None if facts.synced_once else "it has not completed a synchronisation"
 
 
 def gets_on(before: ServerFacts | None, now: ServerFacts | None) -> bool:
