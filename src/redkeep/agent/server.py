@@ -66,6 +66,8 @@ class Server:
         self.fenced = False
         """Refuses writes because its agent lost touch with the managers."""
         self.exits_in_a_row = 0
+        self._hold_until = 0.0
+        """Monotonic time at which writers have waited long enough for a hold; passed, when we find one at our start."""
         self._settings = settings
         self._vault = vault
         self._on_exit = on_exit
@@ -230,8 +232,17 @@ class Server:
         """See `HoldWrites`. The final offset is read in the same trip, since writers wait from here on."""
         self._require_process()
         self._remember(replace(self.record, held=True))
-        said = await self._connected.run(*words.hold_writes(self.record.spec.version, patience), words.REPLICATION)
+        self._hold_until = time.monotonic() + patience
+        said = await self._connected.run(*words.hold_writes(), words.REPLICATION)
         self._see(said[-1])
+
+    async def answer_held(self) -> None:
+        """End the patience of a hold that has lasted too long: whoever waits is refused. Nothing opens by it."""
+        if not self.record.held or not self.running or self.lock.locked() or time.monotonic() < self._hold_until:
+            return
+        async with self.lock:
+            await self._connected.run(*words.refuse_held(self.record.spec.version))
+            self._hold_until = float("inf")
 
     async def release_writes(self) -> None:
         """See `ReleaseWrites`."""

@@ -244,6 +244,7 @@ class Agent:
         try:
             await server.watch_pulse()
             await server.keep_word()
+            await server.answer_held()
             if not server.running and not server.lock.locked() and time.monotonic() >= server.next_start:
                 async with server.lock:
                     await server.come_back()

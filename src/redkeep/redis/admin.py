@@ -109,19 +109,22 @@ REPLICATION: Command = ("INFO", "replication")
 _FOREVER_MS = 24 * 3600 * 1000
 
 
-def hold_writes(version: str, patience: float) -> Sequence[Command]:
-    """Writers wait for `patience` seconds and are refused from then on.
+def hold_writes() -> Sequence[Command]:
+    """Writers wait until somebody says otherwise: not even the death of its agent opens a held primary.
 
-    Before 7.0 a script is not refused by `min-replicas-to-write`, so there writers wait for as long as it takes. The
-    pings to replicas stop as well: they would move the offset after it was read, and cost the old primary its partial
-    resynchronisation.
+    No `min-replicas-to-write` yet, which would refuse them at once. The pings to replicas stop as well: they would move
+    the offset after it was read, and cost the old primary its partial resynchronisation.
     """
-    pause = _FOREVER_MS if _scripts_slip_through(version) else max(1, int(patience * 1000))
-    return (
-        ("CLIENT", "PAUSE", pause, "WRITE"),
-        ("CONFIG", "SET", "min-replicas-to-write", FENCE),
-        ("CONFIG", "SET", "repl-ping-replica-period", 3600),
-    )
+    return (("CLIENT", "PAUSE", _FOREVER_MS, "WRITE"), ("CONFIG", "SET", "repl-ping-replica-period", 3600))
+
+
+def refuse_held(version: str) -> Sequence[Command]:
+    """Writers of a held primary have waited for long enough: refuse them.
+
+    Before 7.0 `min-replicas-to-write` lets scripts through, so there the pause has to stay, and writers wait.
+    """
+    refuse: Command = ("CONFIG", "SET", "min-replicas-to-write", FENCE)
+    return (refuse,) if _scripts_slip_through(version) else (refuse, ("CLIENT", "UNPAUSE"))
 
 
 MIN_REPLICAS: Command = ("CONFIG", "GET", "min-replicas-to-write")
