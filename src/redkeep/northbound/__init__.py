@@ -8,6 +8,9 @@ from redkeep.northbound.bus import RedisBus
 from redkeep.northbound.client import Client
 from redkeep.northbound.connecting import connect
 from redkeep.northbound.failures import KeyExists, KeyNotFound, TableNotFound
+from redkeep.northbound.messages import Message
+from redkeep.northbound.publishing import Publisher
+from redkeep.northbound.subscribing import Notice, Subscriber
 from redkeep.northbound.tables import RawTables, Tables
 from redkeep.northbound.wire import Connection, Login, ServerError
 
@@ -17,9 +20,13 @@ __all__ = [
     "KeyExists",
     "KeyNotFound",
     "Login",
+    "Message",
+    "Notice",
+    "Publisher",
     "RawTables",
     "RedisBus",
     "ServerError",
+    "Subscriber",
     "TableNotFound",
     "Tables",
     "connect",

@@ -13,7 +13,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
@@ -209,6 +209,10 @@ class BlockingDoor:
                 again = isinstance(reply, RedkeepError)
                 replies[n] = await self.send(*commands[n], retry="always", timeout=timeout) if again else reply
         return replies
+
+    def in_background(self, work: Callable[[Any], Coroutine[Any, Any, Any]], *, seconds: float) -> None:
+        """As `Client.in_background`, on the event loop."""
+        self._thread.loop.call_soon_threadsafe(lambda: self._client.in_background(work, seconds=seconds))
 
     def _connection(self, address: Address | None) -> BlockingConnection:
         """This thread's connection. Raises Unavailable or ServerError."""

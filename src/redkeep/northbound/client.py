@@ -12,12 +12,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from redkeep.decide.routing import NOT_RUN, Failure, GiveUp, PassOn, Retry, RetryAt, What, after_failure
 from redkeep.errors import OutcomeUnknown, RedkeepError, Refused, Unavailable
 from redkeep.model.topology import Address, Topology
-from redkeep.northbound.link import Bell
+from redkeep.northbound.link import Bell, Pause
 from redkeep.northbound.nodes import Node
 from redkeep.northbound.wire import Argument, Connection, Login, Reply, ServerError
 
@@ -133,9 +133,30 @@ class Client(ABC):
             return [await self.send(slot, args, retry="always", timeout=timeout)]
         return await asyncio.gather(*(self.send(at, one, retry="always", timeout=timeout) for at, one in commands))
 
+    def in_background(self, work: Callable[[Client], Coroutine[Any, Any, Any]], *, seconds: float) -> None:
+        """Have it tried until it succeeds, for so many seconds, or until the client is closed."""
+        self._begin(self._keep_trying(work, self._loop.time() + seconds))
+
+    async def _keep_trying(self, work: Callable[[Client], Coroutine[Any, Any, Any]], deadline: float) -> None:
+        pause = Pause(first=0.05, longest=1.0)
+        while self._loop.time() < deadline:
+            try:
+                await work(self)
+            except (ServerError, Unavailable, OutcomeUnknown) as error:
+                log.info("in the background: %s", error)
+                await pause.sleep()
+            else:
+                return
+
     def node_at(self, address: Address) -> Node | None:
         """How that server is held, if it is one of ours."""
         return self._nodes.get(address)
+
+    def doubt(self, what: str) -> None:
+        """Somebody has met something that hints at another topology."""
+        self._want_look()
+        if self.on_trouble is not None:
+            self.on_trouble(what)
 
     async def close(self) -> None:
         """End all connections. What waits for a reply gets OutcomeUnknown, what waits for a primary Unavailable."""
@@ -289,4 +310,5 @@ def _report(task: asyncio.Task[None]) -> None:
     """A task of ours that ends by itself is a bug: without it the client no longer follows."""
     with contextlib.suppress(asyncio.CancelledError):
         error = task.exception()
-        log.error("the client no longer follows its servers", exc_info=error)
+        if error is not None:
+            log.error("the client no longer follows its servers", exc_info=error)

@@ -109,16 +109,11 @@ class ClusterClient(Client):
         if not moved:
             self._owners[slot] = target
             self._patched_at = self.view.epoch
-            self._trouble(f"MOVED {slot} to {redirect.address}")
+            self.doubt(f"MOVED {slot} to {redirect.address}")
         return None
 
     def _want_look(self) -> None:
         self._look_wanted.set()
-
-    def _trouble(self, what: str) -> None:
-        self._want_look()
-        if self.on_trouble is not None:
-            self.on_trouble(what)
 
     def _complete(self) -> bool:
         """Every slot has an owner, and all of them are connected."""
@@ -240,7 +235,7 @@ class ClusterClient(Client):
     def _changed(self, node: Node) -> None:
         """A connection was opened or lost."""
         if not node.alive and node.address in self.primaries:
-            self._trouble(f"lost {node.address}")
+            self.doubt(f"lost {node.address}")
         self._moved.ring()
 
     async def close(self) -> None:

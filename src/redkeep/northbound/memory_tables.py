@@ -6,11 +6,12 @@ tables = Tables(MemoryDoor())
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from redkeep.decide.routing import Retry
 from redkeep.errors import OutcomeUnknown, Unavailable
+from redkeep.northbound.blocking import finish
 from redkeep.northbound.scripts import ALLOCATE, CREATE, DELETE, SET, UNDO, UNLINK
 from redkeep.northbound.wire import Argument, Reply
 
@@ -71,6 +72,9 @@ class MemoryDoor:
         self, commands: Sequence[tuple[int, tuple[Argument, ...]]], *, timeout: float = 0.0
     ) -> list[Reply]:
         return [await self.send(slot, args, retry="always", timeout=timeout) for slot, args in commands]
+
+    def in_background(self, work: Callable[[Any], Coroutine[Any, Any, Any]], *, seconds: float) -> None:  # noqa: ARG002
+        finish(work(self))
 
     def _run(self, command: str, args: list[bytes]) -> Reply:
         if command == "EVALSHA":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from hashlib import sha1
-from typing import Protocol
+from typing import Any, Protocol
 
 from redkeep.decide.routing import Retry
 from redkeep.northbound.wire import Argument, Reply, ServerError
@@ -26,6 +27,10 @@ class Door(Protocol):
 
     async def send_each(self, commands: list[tuple[int, tuple[Argument, ...]]], *, timeout: float = ...) -> list[Reply]:
         """Reads, each on its own slot; all replies, or the first error."""
+        ...
+
+    def in_background(self, work: Callable[[Door], Coroutine[Any, Any, Any]], *, seconds: float) -> None:
+        """Have it tried until it succeeds, or for so long."""
         ...
 
 

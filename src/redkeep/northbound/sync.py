@@ -19,8 +19,9 @@ from redkeep.decide.routing import Retry
 from redkeep.model.slots import key_of, slot_of
 from redkeep.model.topology import Address, Topology
 from redkeep.northbound import client as asynchronous
-from redkeep.northbound import connecting, tables
+from redkeep.northbound import connecting, publishing, subscribing, tables
 from redkeep.northbound.blocking import BlockingDoor, LoopThread, finish
+from redkeep.northbound.dispatching import Call, ThreadDispatcher
 from redkeep.northbound.tables import Text, V
 from redkeep.northbound.wire import Argument, Reply
 
@@ -71,6 +72,62 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Publisher:
+    """As `northbound.Publisher`."""
+
+    def __init__(self, client: Client, **options: Any) -> None:
+        self._inner = publishing.Publisher(client.door, **options)
+
+    def publish(self, channel: str, data: Any) -> str:
+        return finish(self._inner.publish(channel, data))
+
+
+class Subscriber:
+    """As `northbound.Subscriber`; handlers are called by its subscribe thread, and may call its methods."""
+
+    def __init__(self, client: Client, **options: Any) -> None:
+        self._thread = client.thread
+        self.inner = self._thread.run(_subscriber(client.inner, options))
+
+    @property
+    def depth(self) -> int:
+        return self.inner.depth
+
+    @property
+    def channels(self) -> list[str]:
+        return self.inner.channels
+
+    @property
+    def recoveries(self) -> int:
+        return self.inner.recoveries
+
+    def position(self, channel: str) -> str | None:
+        return self.inner.position(channel)
+
+    def subscribe(
+        self, channel: str, handler: Call, *, after: str | None = None, timeout: float = asynchronous.TIMEOUT
+    ) -> bool:
+        return self._thread.run(self.inner.subscribe(channel, handler, after=after, timeout=timeout))
+
+    def unsubscribe(self, channel: str) -> bool:
+        return self._thread.run(self.inner.unsubscribe(channel))
+
+    def close(self) -> None:
+        self._thread.run(self.inner.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _subscriber(client: asynchronous.Client, options: dict[str, Any]) -> subscribing.Subscriber:
+    return subscribing.Subscriber(client, dispatcher=ThreadDispatcher, **options)
 
 
 class BasicTables(Generic[V]):

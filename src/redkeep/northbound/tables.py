@@ -129,7 +129,7 @@ class BasicTables(Generic[V]):
         """Add a key. Raises KeyExists when it is there.
 
         When the outcome stays unknown it is taken back, and Unavailable raised; OutcomeUnknown if that fails too: then
-        it is either there or not, but will not appear later than a minute from now.
+        taking it back is tried in the background for a minute.
         """
         place: Place = place_of(table, topic)
         await self._registered_place(place)
@@ -139,8 +139,7 @@ class BasicTables(Generic[V]):
         try:
             made = await self._script(CREATE, place, *told, *args, mark=mark)
         except OutcomeUnknown as error:
-            undo = (*self._message(place, "delete", key, None), *args)
-            await self._script(UNDO, place, *undo, mark=mark)  # raises if it cannot
+            await self._take_back(place, mark, (*self._message(place, "delete", key, None), *args))
             raise Unavailable(f"{key!r} was not added to {table!r}: {error}") from error
         if made == 0:
             raise KeyExists(key=key, table=table)
@@ -296,6 +295,20 @@ class BasicTables(Generic[V]):
         for key, value in values.items():
             flat += (_raw(key), _raw(value))
         return int(await self._repeat(place.slot, *flat))
+
+    async def _take_back(self, place: Place, mark: bytes, args: tuple[Argument, ...]) -> None:
+        """Raises OutcomeUnknown when it has to be left to the background."""
+        keys = (place.entries, place.feed.log, place.feed.live, mark)
+        timeout = self._timeout
+
+        async def undo(door: Door) -> Reply:
+            return await UNDO.run(door, place.slot, keys, *args, retry="always", timeout=timeout)
+
+        try:
+            await undo(self._door)
+        except (OutcomeUnknown, Unavailable) as error:
+            self._door.in_background(undo, seconds=MARK_MS / 1000)
+            raise OutcomeUnknown(f"it may be there, and is being taken back: {error}") from error
 
     async def _delete(self, place: Place, key: Text) -> bool:
         """Whether it was there, or may have been before an attempt whose outcome nobody knows."""

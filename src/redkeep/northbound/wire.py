@@ -33,8 +33,8 @@ OnPush = Callable[[Sequence[Any]], None]
 
 CONNECT_TIMEOUT = 1.0
 
-_CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe", b"ssubscribe"})
-"""RESP3 pushes these *instead of* a reply. `sunsubscribe` also comes unasked, so it is never taken for one."""
+_CONFIRMATIONS = frozenset({b"subscribe", b"psubscribe", b"ssubscribe"})
+"""RESP3 pushes these *instead of* a reply. Unsubscribing also comes unasked and is never taken for one: `tell` it."""
 
 _NOTHING = object()
 """What the reader returns when it needs more data: None and False are replies in RESP3."""
@@ -165,6 +165,12 @@ class Connection(asyncio.Protocol):
         if begun + timeout < self._alarm_at:
             self._set_alarm(begun + timeout)
         return batch
+
+    def tell(self, *args: Argument) -> None:
+        """A command that gets no reply of its own, as unsubscribing does not in RESP3."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.write(pack_command(args))  # type: ignore[arg-type]
 
     def abort(self, reason: str = "closed") -> None:
         """Close at once; what waits for a reply learns it in the next turn of the loop."""

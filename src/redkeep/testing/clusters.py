@@ -123,7 +123,7 @@ class ClusterProcesses:
             self._clients[n] = self.servers[n].client()
         return self._clients[n]
 
-    def order(self, n: int, *command: str | int) -> Any:
+    def order(self, n: int, *command: str | bytes | int) -> Any:
         return self.client(n).execute_command(*command, target_nodes=None)  # type: ignore[no-untyped-call]
 
     def view(self, n: int) -> ClusterView:
@@ -181,9 +181,16 @@ class ClusterProcesses:
         return self.place(next(holds).address)
 
     def replica_of(self, n: int) -> int:
-        """A replica of that primary."""
-        own = self.id(n)
-        return self.place(next(one for one in self.view(n).members if one.primary_id == own and not one.failed).address)
+        """A replica of that primary; waits until it has one."""
+        own, found = self.id(n), list[int]()
+
+        def look() -> bool:
+            members = [one for one in self.view(n).members if one.primary_id == own and not one.failed]
+            found.extend(self.place(one.address) for one in members)
+            return bool(found)
+
+        wait_until(look, f"a replica of {n}")
+        return found[0]
 
     @property
     def addresses(self) -> list[Address]:

@@ -1,0 +1,283 @@
+"""What publishers and subscribers promise, on every kind and version of server, asynchronous and for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.contract.northbound_world import FACES, KINDS, VERSIONS, Awaited, Servers, World
+
+from redkeep.decide.catching_up import is_whole
+from redkeep.northbound import Message, Notice, Publisher, Subscriber, Tables, connect, sync
+from redkeep.northbound.messages import as_json, body, from_json, live
+from redkeep.northbound.places import feed_of
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[dict[str, Servers]]:
+    started: dict[str, Servers] = {}
+    yield started
+    for servers in started.values():
+        servers.close()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(f"{kind}-{version}-{face}", marks=pytest.mark.real)
+        for kind in KINDS
+        for version in VERSIONS
+        for face in FACES
+    ]
+)
+async def world(request: pytest.FixtureRequest, running: dict[str, Servers]) -> AsyncIterator[World]:
+    kind, version, face = request.param.split("-")
+    name = f"{kind}-{version}"
+    if name not in running:
+        running[name] = Servers(kind, version)
+    running[name].flush()
+    made = World(face, running[name])
+    yield made
+    await made.close()
+
+
+async def subscriber(world: World, **options: Any) -> Any:
+    if world.face == "async":
+        made = Subscriber(await world.client(), **options)
+        world.clients.insert(0, made.close)
+        return made
+    found = await asyncio.to_thread(lambda: sync.Subscriber(world.blocking(), **options))
+    world.clients.insert(0, found.close)
+    return Threaded(found)
+
+
+class Threaded(Awaited):
+    """Its methods wait for the event loop of another thread; the test's own goes on."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if name not in ("subscribe", "unsubscribe", "close"):
+            return found
+        return lambda *args, **options: asyncio.to_thread(found, *args, **options)
+
+
+async def publisher(world: World) -> Any:
+    if world.face == "async":
+        return Publisher(await world.client())
+    return Awaited(sync.Publisher(world.blocking()))
+
+
+async def until(claim: Callable[[], bool], patience: float = 10.0) -> None:
+    deadline = time.monotonic() + patience
+    while not claim():
+        assert time.monotonic() < deadline, "it did not come about"
+        await asyncio.sleep(0.002)
+
+
+async def test_a_message_has_the_specified_fields(world: World) -> None:
+    heard: list[Message] = []
+    hearing = await subscriber(world)
+    assert await hearing.subscribe("my-first-channel", heard.append)
+    assert not await hearing.subscribe("my-first-channel", heard.append)
+    id_ = await (await publisher(world)).publish("my-first-channel", {"some": ["data", None, "é", 1.5]})
+    await until(lambda: bool(heard))
+
+    message = heard[0]
+    assert (message.type, message.channel, message.pattern) == ("message", "my-first-channel", None)
+    assert message.data == {"some": ["data", None, "é", 1.5]}
+    assert message.id == id_ == hearing.position("my-first-channel")
+
+
+async def test_messages_of_a_channel_come_in_order_and_channels_do_not_mix(world: World) -> None:
+    heard: dict[str, list[int]] = {f"channel {n}": [] for n in range(5)}
+    hearing, speaking = await subscriber(world), await publisher(world)
+    for channel in heard:
+        await hearing.subscribe(channel, lambda message: heard[message.channel].append(message.data))
+    for n in range(200):
+        await speaking.publish(f"channel {n % 5}", n)
+    await until(lambda: sum(map(len, heard.values())) == 200)
+
+    assert heard == {f"channel {n}": list(range(n, 200, 5)) for n in range(5)}
+
+
+async def test_after_unsubscribing_nothing_comes(world: World) -> None:
+    heard: list[Any] = []
+    hearing, speaking = await subscriber(world), await publisher(world)
+    await hearing.subscribe("a", lambda message: heard.append(message.data))
+    await hearing.subscribe("{a}", lambda message: heard.append(message.data))
+    assert await hearing.unsubscribe("a")
+    assert not await hearing.unsubscribe("a")
+    await speaking.publish("a", 1)
+    await speaking.publish("{a}", 2)
+    await until(lambda: bool(heard))
+
+    assert heard == [2]
+    assert await hearing.subscribe("a", lambda message: heard.append(message.data))
+    await speaking.publish("a", 3)
+    await until(lambda: heard == [2, 3])
+
+
+async def test_a_handler_that_raises_is_logged_and_ends_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[int] = []
+
+    def handler(message: Message) -> None:
+        heard.append(message.data)
+        raise ValueError(f"number {message.data}")
+
+    hearing, speaking = await subscriber(world), await publisher(world)
+    await hearing.subscribe("a", handler)
+    with caplog.at_level(logging.ERROR):
+        for n in range(3):
+            await speaking.publish("a", n)
+        await until(lambda: heard == [0, 1, 2])
+        await until(lambda: len([one for one in caplog.records if one.exc_info]) == 3)
+
+    assert hearing.recoveries == 0
+
+
+async def test_who_was_away_catches_up_after_the_last_id_it_saw(world: World) -> None:
+    heard: list[int] = []
+    hearing, speaking = await subscriber(world), await publisher(world)
+    ids = [await speaking.publish("a", n) for n in range(600)]
+    await hearing.subscribe("a", lambda message: heard.append(message.data), after=ids[9])
+    for n in range(600, 650):
+        await speaking.publish("a", n)
+    await until(lambda: heard[-1:] == [649])
+
+    assert heard == list(range(10, 650))
+
+
+async def test_only_who_was_away_too_long_is_told_to_resynchronise(world: World) -> None:
+    notices: list[Notice] = []
+    heard: list[int] = []
+    hearing = await subscriber(world, on_notice=notices.append)
+    client = await world.client()
+    speaking = Publisher(client, kept=100)
+    ids = [await speaking.publish("a", n) for n in range(100)]
+    await client.execute("XTRIM", feed_of("a").log, "MAXLEN", 50)
+
+    await hearing.subscribe("a", lambda message: heard.append(message.data), after=ids[60])
+    await until(lambda: heard == list(range(61, 100)))
+    assert not notices
+    await hearing.unsubscribe("a")
+    await hearing.subscribe("a", lambda message: heard.append(message.data), after=ids[20])
+    await until(lambda: notices == [Notice("resynchronise", "a")])
+    await speaking.publish("a", 100)
+    await until(lambda: heard == list(range(61, 101)))
+
+
+async def test_slow_handlers_are_seen_and_lose_nothing(world: World) -> None:
+    heard: list[int] = []
+    hearing, speaking = await subscriber(world, limit=20), await publisher(world)
+
+    if world.face == "async":
+
+        async def handler(message: Message) -> None:
+            heard.append(message.data)
+            await asyncio.sleep(0.0005)
+    else:
+
+        def handler(message: Message) -> None:  # type: ignore[misc]
+            heard.append(message.data)
+            time.sleep(0.0005)
+
+    await hearing.subscribe("a", handler)
+    inner = hearing.inner if isinstance(hearing, Threaded) else hearing
+    deepest = 0
+    for n in range(300):
+        await speaking.publish("a", n)
+        deepest = max(deepest, hearing.depth)
+    await until(lambda: heard[-1:] == [299])
+
+    assert heard == list(range(300))
+    assert deepest > 10
+    assert (inner.inner if isinstance(inner, sync.Subscriber) else inner).left_in_log > 0
+
+
+async def test_a_write_its_log_entry_and_its_notification_are_one(world: World) -> None:
+    heard: list[Any] = []
+    hearing = await subscriber(world)
+    await hearing.subscribe("tenant", lambda message: heard.append(message.data))
+    await hearing.subscribe("table:ports", lambda message: heard.append(message.data))
+    client = await world.client()
+    tables = Tables(client, tell=True)
+    await tables.create_key("ports", "p1", "up", "tenant")
+    await tables.set_key("ports", "p1", b"\xff", "tenant")
+    await tables.delete_key("ports", "p1", "tenant")
+    await tables.set_key("ports", "p2", "up")
+    await until(lambda: len(heard) == 4)
+
+    heard.sort(key=lambda one: str(one["topic"]), reverse=True)  # channels are in order each, not among each other
+    assert [one["action"] for one in heard] == ["create", "set", "delete", "set"]
+    assert heard[0] == {"table": "ports", "action": "create", "topic": "tenant", "key": "p1", "value": "up"}
+    assert from_json(heard[1]["value"]) == b"\xff"
+    assert await client.execute("XLEN", feed_of("tenant").log) == 3
+
+
+# --- placement -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+async def test_thirty_connections_on_three_nodes_are_ten_each(running: dict[str, Servers]) -> None:
+    """Where messages are broadcast; where they stay in their shard, each channel's hash says where."""
+    servers = running.setdefault("cluster-6.2", Servers("cluster", "6.2")) if "6.2" in VERSIONS else None
+    if servers is None or servers.cluster is None:
+        pytest.skip("needs Redis 6.2")
+    servers.flush()
+    async with await connect(servers.seeds) as client:
+        hearing = [Subscriber(client) for _ in range(30)]
+        await asyncio.gather(*(one.subscribe("a", print) for one in hearing))
+        counts = []
+        for address in client.primaries:
+            with servers.cluster.servers[servers.cluster.place(address)].client() as admin:
+                counts.append(len(admin.client_list(_type="pubsub")))
+        for one in hearing:
+            await one.close()
+
+    assert counts == [10, 10, 10]
+
+
+# --- without servers -------------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_what_is_published_is_what_arrives(channel: str, data: Any) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in channel):
+        return
+    message = live(channel, b'{"v":1,"id":"7-1",' + body(channel, data).encode())
+
+    assert (message.channel, message.id, message.data) == (channel, "7-1", data)
+
+
+@given(st.binary())
+def test_bytes_travel_in_json(value: bytes) -> None:
+    assert from_json(as_json(value)) == value
+
+
+@pytest.mark.parametrize("payload", [b"", b"plain", b'{"v":2,"id":"1-1"}', b'{"v":1,"id":"1'])
+def test_other_versions_are_not_taken_for_messages(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="not a message"):
+        live("a", payload)
+
+
+@pytest.mark.parametrize(
+    ("after", "first", "last", "length", "whole"),
+    [
+        ("5-0", "5-0", "9-0", 5, True),
+        ("5-0", "6-0", "9-0", 4, False),
+        ("5-0", None, "5-0", 0, True),
+        ("5-0", None, "3-0", 3, False),
+        ("0-0", "1-0", "9-0", 9, True),
+        ("0-0", "1-0", "99-0", 10, False),
+        ("0-0", None, "0-0", 0, True),
+    ],
+)
+def test_a_log_is_whole_when_what_was_seen_is_still_there(
+    after: str, first: str | None, last: str, length: int, whole: bool
+) -> None:
+    assert is_whole(after, first=first, last=last, length=length, kept=10) is whole
