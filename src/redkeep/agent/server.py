@@ -577,13 +577,25 @@ class Server:
         raise Unavailable(f"{self.id} ended at its start ({self._detail}): {self._last_words()}")
 
     async def _stop(self) -> None:
+        """In order. Redis refuses that while it writes its first append-only file, so it is asked until it does."""
         self._expected_to_exit = True
-        with contextlib.suppress(RedkeepError):
-            await self._connected.run(("SHUTDOWN",))
-        if not await self._ended(STOP_LIMIT) and self._watch:
+        deadline = time.monotonic() + STOP_LIMIT
+        while await self._refuses_to_stop() and not await self._ended(0.1):
+            if time.monotonic() > deadline:
+                break
+        if not await self._ended(max(0.0, deadline - time.monotonic())) and self._watch:
             self._watch.signal(signal.SIGKILL)
             await self._ended(STOP_LIMIT)
         await self._disconnect()
+
+    async def _refuses_to_stop(self) -> bool:
+        try:
+            await self._connected.run(("SHUTDOWN",))
+        except (Refused, NotNow):
+            return True
+        except RedkeepError:
+            return False  # it closes the connection, or is busy saving
+        return False
 
     async def _ended(self, limit: float) -> bool:
         if self._watch is None:
