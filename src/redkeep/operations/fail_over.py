@@ -33,28 +33,11 @@ MARGIN = 0.5
 
 
 async def run(run: Run) -> None:
-    run.mark("look", 0.1)
-    facts = await run.look(run.members, timeout=LOOK_LIMIT)
     old = run.instance(run.operation.choice.get("old") or run.group.primary_id or "")
-    if _is_back(facts.get(old.id)) and not run.operation.choice:
-        await run.note(f"{old.name} is back: no failover", old.id)
+    if run.group.primary_id == old.id and not await _replace(run, old):
         return
-    chosen = _choose(run, old, facts)
-
-    run.mark("choose", 0.3)
-    doubted = _doubted(run, old, chosen, facts)
-    await save_choice(run, old, chosen)
-
-    if doubted:
-        chosen = await make_sure(run, old, chosen)
-
-    successor = run.instance(chosen.instance_id)
+    successor = run.primary
     told = run.topology(successor.id)
-    run.mark("promote", 0.5)
-    await run.tell(successor, Promote(run.assignment(successor, told)))
-
-    run.mark("record", 0.7)
-    await record_primary(run, successor.id, f"{successor.name} is primary: {run.arg('reason')}")
 
     run.mark("repoint", 0.9)
     await run.announce(told)
@@ -63,9 +46,32 @@ async def run(run: Run) -> None:
 
     run.mark("bring back", 1.0)
     missed = await run.try_tell(old, EnsureRunning(run.spec(old), run.assignment(old, told)))
-    await run.note(
-        f"{old.name} follows {successor.name}" if missed is None else f"{old.name} is away: {missed}", old.id
-    )
+    became = f"{old.name} follows {successor.name}" if missed is None else f"{old.name} is away: {missed}"
+    await run.note(became, old.id)
+
+
+async def _replace(run: Run, old: Instance) -> bool:
+    """Put a successor in its place; False when there is no need, since it is back."""
+    run.mark("look", 0.1)
+    facts = await run.look(run.members, timeout=LOOK_LIMIT)
+    if _is_back(facts.get(old.id)) and not run.operation.choice:
+        await run.note(f"{old.name} is back: no failover", old.id)
+        return False
+    chosen = _choose(run, old, facts)
+
+    run.mark("choose", 0.3)
+    doubted = _doubted(run, old, chosen, facts)
+    await save_choice(run, old, chosen)
+    if doubted:
+        chosen = await make_sure(run, old, chosen)
+    successor = run.instance(chosen.instance_id)
+
+    run.mark("promote", 0.5)
+    await run.tell(successor, Promote(run.assignment(successor, run.topology(successor.id))))
+
+    run.mark("record", 0.7)
+    await record_primary(run, successor.id, f"{successor.name} is primary: {run.arg('reason')}")
+    return True
 
 
 async def give_up(run: Run, reason: str) -> None:
