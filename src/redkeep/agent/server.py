@@ -66,6 +66,8 @@ class Server:
         self.fenced = False
         """Refuses writes because its agent lost touch with the managers."""
         self.exits_in_a_row = 0
+        self._awaits_until: float | None = None
+        """Loop time until which it awaits replicas in a hurry; None when it is configured as ever."""
         self._hold_until = 0.0
         """Monotonic time at which writers have waited long enough for a hold; passed, when we find one at our start."""
         self._settings = settings
@@ -251,6 +253,26 @@ class Server:
         await self._connected.run(*self._open_writes())
         self.fenced = False
 
+    async def await_replicas(self, count: int, patience: float) -> None:
+        """See `AwaitReplicas`."""
+        self._require_process()
+        if not count:
+            return await self._await_nobody()
+        self._awaits_until = time.monotonic() + patience
+        await self._connected.run(*words.await_replicas(count, self.record.spec.version))
+        return None
+
+    async def stop_waiting(self) -> None:
+        """Synchronise as configured again, once nobody has said for a while that more replicas are on their way."""
+        if self.running and self._awaits_until is not None and time.monotonic() > self._awaits_until:
+            await self._await_nobody()
+
+    async def _await_nobody(self) -> None:
+        spec, tuning = self.record.spec, self._settings.tuning
+        compression = conf.live_parameters(spec, tuning)["rdbcompression"]
+        await self._connected.run(*words.await_nobody(tuning.diskless_sync_delay, compression, spec.version))
+        self._awaits_until = None
+
     async def configure(self, spec: ServerSpec) -> None:
         """See `Configure`. What the server refuses is taken back, here and there."""
         before = self.record.spec
@@ -318,7 +340,7 @@ class Server:
             self._watch = Watch(birth.pid, self._exited)
         except Gone:
             return False
-        self._answered = time.monotonic()
+        self._answered = self._awaits_until = time.monotonic()  # the agent before us may have made it wait
         return True
 
     async def verify_identity(self) -> None:
@@ -551,6 +573,7 @@ class Server:
         password = self._vault.unseal(spec.secrets.replication)
         pid = spawn(program, self.directory / "redis.conf", conf.secret_directives(password), spec.process_limit_bytes)
         self._started = self._answered = time.monotonic()
+        self._awaits_until = None
         self._detail = ""
         self.fenced = False
         try:

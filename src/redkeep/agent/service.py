@@ -21,6 +21,7 @@ from redkeep.agent.settings import AgentSettings
 from redkeep.errors import RedkeepError, Refused, StaleEpoch, Unavailable
 from redkeep.model.facts import HostReport, Process, ServerFacts
 from redkeep.model.orders import (
+    AwaitReplicas,
     Brief,
     Configure,
     EnsureRemoved,
@@ -141,6 +142,8 @@ class Agent:
                 await server.hold_writes(order.patience)
             case ReleaseWrites():
                 await server.release_writes()
+            case AwaitReplicas():
+                await server.await_replicas(order.replicas, order.patience)
             case Configure():
                 await server.configure(order.spec)
 
@@ -244,6 +247,7 @@ class Agent:
         try:
             await server.watch_pulse()
             await server.keep_word()
+            await server.stop_waiting()
             await server.answer_held()
             if not server.running and not server.lock.locked() and time.monotonic() >= server.next_start:
                 async with server.lock:

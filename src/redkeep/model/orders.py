@@ -94,6 +94,22 @@ class ReleaseWrites:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitReplicas:
+    """The primary gives so many replicas their first synchronisation, in one go and as quickly as it can.
+
+    After `patience` seconds, or when told to await none, it synchronises as it is configured to; also when its agent
+    has been replaced meanwhile, and when it was started again. So whoever gives this order may die.
+    """
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    replicas: int
+    patience: float = 15.0
+    kind: Literal["await_replicas"] = "await_replicas"
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """Memory limits, users and parameters are as specified, now and after a restart.
 
@@ -116,7 +132,18 @@ class EnsureRemoved:
     kind: Literal["ensure_removed"] = "ensure_removed"
 
 
-Order = EnsureRunning | Promote | Follow | Isolate | Brief | HoldWrites | ReleaseWrites | Configure | EnsureRemoved
+Order = (
+    EnsureRunning
+    | Promote
+    | Follow
+    | Isolate
+    | Brief
+    | HoldWrites
+    | ReleaseWrites
+    | AwaitReplicas
+    | Configure
+    | EnsureRemoved
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +162,5 @@ def target(order: Order) -> Target:
             return Target(to.instance_id, to.group_id, to.epoch)
         case Configure(spec=spec, epoch=epoch):
             return Target(spec.instance_id, spec.group_id, epoch)
-        case HoldWrites() | ReleaseWrites() | EnsureRemoved() | Isolate():
+        case HoldWrites() | ReleaseWrites() | AwaitReplicas() | EnsureRemoved() | Isolate():
             return Target(order.instance_id, order.group_id, order.epoch)

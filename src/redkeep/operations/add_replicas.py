@@ -15,9 +15,12 @@ from dataclasses import replace
 from redkeep.errors import Refused
 from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Instance, Status
-from redkeep.model.orders import Brief, EnsureRunning
+from redkeep.model.orders import AwaitReplicas, Brief, EnsureRunning
 from redkeep.operations.context import Run
 from redkeep.operations.placing import ensure_placed, start_placed
+
+HURRY_AGAIN = 5.0
+"""Seconds between two orders to the primary to await the replicas: less than it would wait without another one."""
 
 
 async def run(run: Run) -> None:
@@ -35,9 +38,11 @@ async def run(run: Run) -> None:
     await run.step("synchronise", 0.1)
     for at in range(0, len(names), run.tools.full_syncs):
         few = names[at : at + run.tools.full_syncs]
+        await _hurry(run, len(few))
         for name in few:
             await _start(run, name)
         await _until_synchronised(run, few, done=at / len(names), share=len(few) / len(names))
+    await _hurry(run, 0)
 
     run.mark("brief the primary", 0.95)
     everyone = (*run.members, *(one for one in run.instances if one.id in names and one.status is Status.BUILD))
@@ -67,6 +72,11 @@ async def _start(run: Run, name: str) -> None:
     await start_placed(run, name, EnsureRunning(run.spec(instance), run.assignment(instance, told)))
 
 
+async def _hurry(run: Run, replicas: int) -> None:
+    """Have the primary serve that many at once. It saves time, and nothing else: it goes on without."""
+    await run.try_tell(run.primary, AwaitReplicas(run.primary.id, run.group.id, run.group.epoch, replicas))
+
+
 async def _require_room(run: Run) -> None:
     """The primary can save what it holds: persistence must never fail while it has replicas. Raises Refused."""
     primary = run.primary
@@ -82,7 +92,11 @@ async def _until_synchronised(run: Run, names: list[str], *, done: float, share:
     """Each has completed its first synchronisation and applied what the primary had then: the stream flows."""
     pending = list(names)
     marks: dict[str, int] = {}
+    told = asyncio.get_running_loop().time()
     while pending:
+        if asyncio.get_running_loop().time() > told + HURRY_AGAIN:
+            told = asyncio.get_running_loop().time()
+            await _hurry(run, len(names))
         facts = await run.look([run.primary, *(run.instance(name) for name in pending)])
         offset = facts[run.primary.id].offset if run.primary.id in facts else -1
         for name in pending:

@@ -142,6 +142,35 @@ def fence(version: str) -> Sequence[Command]:
     return (refuse, ("CLIENT", "PAUSE", _FOREVER_MS, "WRITE")) if _scripts_slip_through(version) else (refuse,)
 
 
+GATHER_LIMIT = 3
+"""Seconds that a primary waits for the last of the replicas that are on their way to it."""
+
+
+def await_replicas(count: int, version: str) -> Sequence[Command]:
+    """So many get one data set between them, sent as soon as the last has asked for it, and not compressed.
+
+    Compressing costs more time than it saves wherever the network is faster than a hundred MB a second. Before 7.0
+    nobody can say how many will come: there a second is waited for the others.
+    """
+    shared = _set_sync(GATHER_LIMIT if count > 1 else 0, count) if _counts_replicas(version) else _set_sync(count > 1)
+    return (*shared, ("CONFIG", "SET", "rdbcompression", "no"))
+
+
+def await_nobody(delay: int, compression: str, version: str) -> Sequence[Command]:
+    """Synchronisations are as configured."""
+    usual = _set_sync(delay, 0) if _counts_replicas(version) else _set_sync(delay)
+    return (*usual, ("CONFIG", "SET", "rdbcompression", compression))
+
+
+def _set_sync(delay: int, most: int | None = None) -> Sequence[Command]:
+    counted: Sequence[Command] = () if most is None else (("CONFIG", "SET", "repl-diskless-sync-max-replicas", most),)
+    return (*counted, ("CONFIG", "SET", "repl-diskless-sync-delay", int(delay)))
+
+
+def _counts_replicas(version: str) -> bool:
+    return int(version.split(".", maxsplit=1)[0]) >= 7
+
+
 def become_primary() -> Command:
     return ("REPLICAOF", "NO", "ONE")
 
