@@ -76,7 +76,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.Opt("ports", type=types.Range(1024, 55535), default="7000-7999", help="Ports for Redis servers."),
         cfg.MultiStrOpt("redis_server", default=[], help="A redis-server program to offer besides those on the PATH."),
         cfg.FloatOpt("heartbeat", default=0.5, min=0.05, help="Seconds between two reports to the managers."),
-        cfg.FloatOpt("stopped_limit", default=0.4, min=0.05, help="Seconds that a stopped process is waited for."),
+        cfg.FloatOpt("stopped_limit", default=0.2, min=0.05, help="Seconds that a stopped process is waited for."),
         cfg.FloatOpt("silent_limit", default=5.0, min=0.2, help="Seconds that a silent server is waited for."),
         cfg.BoolOpt("diskless_sync", default=True, help="Primaries send their data to replicas without a file."),
         cfg.IntOpt("diskless_sync_delay", default=0, min=0, help="Seconds that a primary waits for more replicas."),

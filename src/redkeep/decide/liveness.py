@@ -12,7 +12,7 @@ from redkeep.model.topology import Role
 class Patience:
     """Seconds for which a server may be silent."""
 
-    stopped: float = 0.4
+    stopped: float = 0.2
     """The kernel says that the process is stopped (SIGSTOP, a debugger): it cannot be merely busy."""
     silent: float = 5.0
     """Any other silence. One that loads, forks or runs a long script is busy, and that may take a while."""
