@@ -97,7 +97,12 @@ async def _put_back(run: Run, failed: Instance) -> str | None:
 
 
 async def _successor(run: Run) -> Instance:
-    """The replica that has most. Raises NotNow when none is fit at the moment."""
+    """Whom an earlier attempt has chosen, since that may have been acted on; else the replica that has most.
+
+    Raises NotNow when none is fit at the moment.
+    """
+    if chosen_before := run.find(run.group.successor_id):
+        return chosen_before
     facts = await run.look(run.members)
     primary = facts.get(run.primary.id)
     if primary is None:
