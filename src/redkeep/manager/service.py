@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from redkeep.decide.recovery import Degraded, FailOver, GroupView, Healthy, Realign, RestartPrimary, Verdict, judge
@@ -98,6 +98,7 @@ class Manager:
         report, now = decode_report(message.body), time.monotonic()
         if isinstance(report, Exit):
             log.warning("%s on %s has ended: %s", report.facts.instance_id, report.host_id, report.facts.detail)
+            self._sightings.hear(report.host_id, now)
             self._sightings.see(report.facts, now)
             await self._consider_owner(report.facts.instance_id)
         else:
@@ -193,14 +194,22 @@ class Manager:
 
     async def _look_at_unseen(self, instances: tuple[Instance, ...]) -> None:
         """Those that are so new that no heartbeat has told of them: a decision about their group needs them."""
-        unseen: dict[str, list[str]] = {}
+        await self._look_at([one for one in instances if self._sightings.last_seen(one.id) is None])
+
+    async def _look_at(self, instances: Iterable[Instance]) -> None:
+        """Ask their agents, all at once; those that do not answer are as they were."""
+        by_host: dict[str, list[str]] = {}
         for one in instances:
-            if one.host_id and self._sightings.last_seen(one.id) is None:
-                unseen.setdefault(one.host_id, []).append(one.id)
-        for host_id, names in unseen.items():
-            with contextlib.suppress(RedkeepError):
-                for facts in await self._agents.look(host_id, names, timeout=UNSEEN_LOOK_LIMIT):
-                    self._sightings.see(facts, time.monotonic())
+            if one.host_id:
+                by_host.setdefault(one.host_id, []).append(one.id)
+        await asyncio.gather(*(self._look_on(host_id, names) for host_id, names in by_host.items()))
+
+    async def _look_on(self, host_id: str, names: list[str]) -> None:
+        with contextlib.suppress(RedkeepError):
+            found = await self._agents.look(host_id, names, timeout=UNSEEN_LOOK_LIMIT)
+            self._sightings.hear(host_id, time.monotonic())
+            for facts in found:
+                self._sightings.see(facts, time.monotonic())
 
     async def _group_of(self, tx: Transaction, instance_id: str) -> WholeGroup | None:
         """The group in which the last look at all found it; where that is not true any more, the one of its row."""
@@ -213,6 +222,10 @@ class Manager:
 
     async def _consider(self, view: GroupView, busy: bool) -> None:
         verdict = judge(view, time.monotonic(), self._settings.limits)
+        if isinstance(verdict, RestartPrimary) and len(view.instances) > 1:
+            await self._look_at(view.instances)  # what is known may be from before they became fit to take its place
+            view = self._sightings.view(view.group, view.instances, paused=view.paused)
+            verdict = judge(view, time.monotonic(), self._settings.limits)
         self._report_degraded(view.group, verdict)
         match verdict:
             case FailOver():

@@ -34,6 +34,10 @@ class Sightings:
         for facts in report.servers:
             self.see(facts, now)
 
+    def hear(self, host_id: str, now: float) -> None:
+        """A word from its agent, whatever it said."""
+        self._heard[host_id] = now
+
     def see(self, facts: ServerFacts, now: float) -> None:
         """One server."""
         self._facts[facts.instance_id] = replace(facts, seen_at=now)
