@@ -43,6 +43,8 @@ class Sightings:
         self._facts[facts.instance_id] = replace(facts, seen_at=now)
         if facts.process is Process.RUNNING and facts.role is Role.PRIMARY:
             self._history[facts.instance_id] = facts.replication_id
+        elif facts.role is Role.REPLICA:
+            self._history.pop(facts.instance_id, None)
 
     def changed(self, group_id: str, now: float) -> None:
         """The group's topology has just changed."""
