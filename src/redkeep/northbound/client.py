@@ -158,6 +158,12 @@ class Client(ABC):
         if self.on_trouble is not None:
             self.on_trouble(what)
 
+    def random_nodes(self) -> list[Node]:
+        """Those that are connected, in any order."""
+        alive = [node for node in self._nodes.values() if node.alive]
+        random.shuffle(alive)
+        return alive
+
     async def close(self) -> None:
         """End all connections. What waits for a reply gets OutcomeUnknown, what waits for a primary Unavailable."""
         self._closed = True

@@ -85,6 +85,7 @@ class ClusterClient(Client):
                 )
             self._want_look()
             await self._moved.wait(min(left, 0.05))
+        self._look_wanted.clear()
 
     def hear(self, view: ClusterView) -> None:
         """Fold in an announcement."""
@@ -127,13 +128,13 @@ class ClusterClient(Client):
         last = 0.0
         while True:
             await self._look_wanted.wait()
-            await self._leave_it_to_the_announcer()
-            if not self._look_wanted.is_set():
-                continue
             if self._loop.time() - last > QUIET:
                 self._looks = 0
             if self._looks:
                 await asyncio.sleep(pause(self._looks + 3, random.random()))  # noqa: S311
+            await self._leave_it_to_the_announcer()
+            if not self._look_wanted.is_set():
+                continue
             self._look_wanted.clear()
             self._looks += 1
             await self._look()
@@ -143,12 +144,15 @@ class ClusterClient(Client):
 
     async def _leave_it_to_the_announcer(self) -> None:
         """Wait for an announcement, when they are to be expected; with jitter, since many see the same failure."""
-        while self._loop.time() < self.announced_until and self._look_wanted.is_set():
-            before = self.view
-            await self._moved.wait(ANNOUNCED * (1 + random.random()))  # noqa: S311
-            if self.view is before:
+        if self._loop.time() >= self.announced_until:
+            return
+        before = self.view
+        patience = self._loop.time() + ANNOUNCED * (1 + random.random())  # noqa: S311
+        while (left := patience - self._loop.time()) > 0:
+            await self._moved.wait(left)
+            if self.view is not before:
+                self._look_wanted.clear()
                 return
-            self._look_wanted.clear()
 
     async def _look(self) -> None:
         """Ask one node; when none answers, all that were ever known, one after the other."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,22 +93,14 @@ class Ears:
             if self._client.sharded:
                 address = self._client.owner(feed.slot)
             else:
-                address = next((known for known, ear in self._ears.items() if ear.alive), None) or await self._choose()
+                address = next((known for known, ear in self._ears.items() if ear.alive), None)
+                address = address or await choose_node(self._client, self._avoid)
             if address is None or self._closed:
                 raise Unavailable("no node is known to hear from")
             ear = self._ears.get(address)
             if ear is None or not ear.alive:
                 ear = self._ears[address] = await self._open(address)
             return ear
-
-    async def _choose(self) -> Address | None:
-        """The next in turn of those who may serve, without the one that has just failed if there are others."""
-        primaries = self._client.primaries
-        others = [address for address in primaries if address != self._avoid] or list(primaries)
-        if not others:
-            return None
-        turn = await self._client.execute("INCR", COUNTER, retry="always", timeout=1.0) if len(others) > 1 else 0
-        return others[turn % len(others)]
 
     async def _open(self, address: Address) -> Ear:
         ear = Ear(address)
@@ -152,3 +145,16 @@ class Ears:
         ears, self._ears = list(self._ears.values()), {}
         for ear in ears:
             ear.close()
+
+
+async def choose_node(client: Client, avoid: Address | None) -> Address | None:
+    """The next in turn of those who may serve, without the one that has just failed if there are others."""
+    primaries = client.primaries
+    others = [address for address in primaries if address != avoid] or list(primaries)
+    if len(others) < 2:
+        return others[0] if others else None
+    try:
+        turn = await client.execute("INCR", COUNTER, retry="always", timeout=0.5)
+    except (Unavailable, OutcomeUnknown):  # the counter's own shard is down: better uneven than deaf
+        turn = random.randrange(len(others))  # noqa: S311 (spreads load)
+    return others[int(turn) % len(others)]

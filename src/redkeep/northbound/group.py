@@ -58,6 +58,10 @@ class GroupClient(Client):
     def owner(self, slot: int) -> Address | None:  # noqa: ARG002 (a group has one owner for all)
         return self.topology.primary
 
+    def random_nodes(self) -> list[Node]:
+        """The primary alone: what is published on a replica stays there."""
+        return [self._primary] if self._primary is not None and self._primary.alive else []
+
     async def ready(self, timeout: float) -> None:
         deadline = self._loop.time() + timeout
         while not (self._primary and self._primary.alive):

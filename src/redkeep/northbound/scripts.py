@@ -139,3 +139,75 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%d', last))
 return {last, replicas}
 """
 )
+
+# Entries with what decides about them, and the digests, in step. ARGV after the telling, eight for each item:
+# put|drop, which of KEYS holds the leaf, leaf, key, value, version, mark, owner. Returns how many were turned down.
+MIRROR = Script(
+    _TELL
+    + """
+local refused = 0
+for n = 4, #ARGV, 8 do
+  local leaf, key = KEYS[tonumber(ARGV[n + 1])], ARGV[n + 3]
+  local version, mark = tonumber(ARGV[n + 5]), tonumber(ARGV[n + 6])
+  local old, was, step = redis.call('HGET', leaf, key), 0, 0
+  local newer = true
+  if old then
+    local v, m, o = string.match(old, '^(%d+) (%d+) (.*)$')
+    v, was = tonumber(v), tonumber(m)
+    if ARGV[n] == 'put' then
+      newer = version > v or (version == v and (ARGV[n + 7] > o or (ARGV[n + 7] == o and mark > was)))
+      if version == v and o == ARGV[n + 7] and mark == was then refused = refused - 1 end
+    else
+      newer = version >= v
+    end
+  end
+  if not newer then
+    refused = refused + 1
+  elseif ARGV[n] == 'put' then
+    redis.call('HSET', KEYS[1], key, ARGV[n + 4])
+    redis.call('HSET', leaf, key, ARGV[n + 5] .. ' ' .. ARGV[n + 6] .. ' ' .. ARGV[n + 7])
+    step = mark - was
+  elseif old then
+    redis.call('HDEL', KEYS[1], key)
+    redis.call('HDEL', leaf, key)
+    step = -was
+  end
+  if step ~= 0 then
+    redis.call('HINCRBY', KEYS[4], ARGV[n + 2], string.format('%d', step))
+    redis.call('HINCRBY', KEYS[4], '-1', string.format('%d', step))
+  end
+end
+tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+return refused
+"""
+)
+
+# Who leads for so many milliseconds: the caller, if nobody does or it is the one. Returns 1 or 0.
+LEAD = Script(
+    """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+)
+
+# Store what was announced; a new generation if what makes one differs. Returns the generation.
+ANNOUNCE = Script(
+    """
+if redis.call('HGET', KEYS[1], 'cause') ~= ARGV[1] then
+  redis.call('HINCRBY', KEYS[1], 'generation', 1)
+end
+redis.call('HSET', KEYS[1], 'cause', ARGV[1], 'digest', ARGV[2], 'view', ARGV[3])
+return tonumber(redis.call('HGET', KEYS[1], 'generation'))
+"""
+)
+
+# The first of many hints within so many milliseconds is passed on, the others are not.
+HINT = Script(
+    """
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
+redis.call('PUBLISH', ARGV[3], ARGV[1])
+return 1
+"""
+)
