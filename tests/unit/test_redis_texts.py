@@ -177,10 +177,3 @@ def test_keys_are_counted_over_all_databases(databases: dict[int, int]) -> None:
     said: dict[str, Any] = {f"db{at}": {"keys": count, "expires": 0} for at, count in databases.items()}
 
     assert info.keys(said | {"db_size_hint": 7}) == sum(databases.values())
-
-
-@given(st.integers(-1, 2**40), st.integers(-1, 2**40))
-def test_the_progress_of_a_synchronisation_is_a_fraction(total: int, read: int) -> None:
-    fraction = info.syncing_fraction({"master_sync_total_bytes": total, "master_sync_read_bytes": max(0, read)})
-
-    assert 0 <= fraction <= 1

@@ -1,0 +1,111 @@
+"""Faults of hosts and of their agents (FAULTS 3, 5, 6): without proof nobody is replaced who may still be writing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+import pytest
+from tests.faults.scene import Scene, lost_before, scene, writing
+
+from redkeep.model.instance import Instance
+from redkeep.model.operation import Kind
+from redkeep.testing.stack import kill_at
+
+pytestmark = [pytest.mark.real, pytest.mark.faults]
+
+DETECTION = 2.0 + 3.5
+"""Silence of a host, and the wait until the word of whoever was primary there is over for certain."""
+
+
+async def test_3_a_server_without_its_agent_goes_on_while_its_replicas_follow_and_nobody_takes_its_place() -> None:
+    """Only its agent could fence it. What holds is the other half: as long as it is carried it is not replaced."""
+    async with scene(hosts=3) as playing, writing(playing) as writer, playing.never_two_primaries():
+        old = await playing.primary()
+        await playing.hosts[old.host_id or ""].kill()
+        began = time.monotonic()
+
+        await asyncio.sleep(DETECTION)  # what is promised is that nothing happens in this time
+
+        assert (await playing.primary()).id == old.id
+        assert writer.longest_gap(began).seconds < 1
+        await playing.found.start_agent(old.host_id or "")
+        await playing.settled(servers=3)
+        await writer.stop()
+        assert await writer.lost() == []
+    assert playing.overlaps == []
+
+
+async def test_5_an_agent_killed_with_its_server_is_a_lost_host_and_its_return_changes_nothing() -> None:
+    async with scene(hosts=3) as playing, writing(playing) as writer, playing.never_two_primaries():
+        old, fault = await playing.primary(), time.monotonic()
+        process = playing.process(old)
+
+        await playing.hosts[old.host_id or ""].kill()
+        process.kill()
+
+        await playing.until_another(old, DETECTION + 4)
+        await writer.further(200)
+        await playing.found.start_agent(old.host_id or "")
+        await playing.settled(servers=3)
+        await writer.stop()
+        await lost_before(writer, fault, 1)
+    assert playing.overlaps == []
+
+
+async def test_6_a_lost_host_is_replaced_and_what_returns_is_fenced_before_it_writes() -> None:
+    async with scene(hosts=3) as playing, writing(playing) as writer, playing.never_two_primaries():
+        old, fault = await playing.primary(), time.monotonic()
+
+        lost = await playing.lose_host(old)
+        new = await playing.until_another(old, DETECTION + 4)
+        await writer.further(200)
+        assert new.host_id != old.host_id
+
+        await playing.found.start_agent(old.host_id or "")  # it finds its server stopped, and ends it
+        await playing.found.eventually(lambda: asyncio.sleep(0, not lost[0].is_running()), 10, what="its end")
+        await playing.settled(servers=3)
+        await writer.stop()
+        await lost_before(writer, fault, 1)
+    assert playing.overlaps == []
+
+
+async def test_6_a_primary_that_wakes_up_before_its_agent_writes_for_no_longer_than_the_agent_is_away() -> None:
+    """Nobody but its agent can stop it then; clients that follow the news have gone to its successor."""
+    async with scene(hosts=3) as playing:
+        old = await playing.primary()
+        lost = await playing.lose_host(old)
+        await playing.until_another(old, DETECTION + 4)
+
+        lost[0].resume()
+        await playing.found.start_agent(old.host_id or "")
+
+        refused = time.monotonic()
+        await playing.found.eventually(partial(_refuses, playing, old), 2, what="the fence")
+        assert time.monotonic() - refused < 2
+        await playing.settled(servers=3)
+
+
+@pytest.mark.parametrize("step", ["wait out its word", "record"])
+async def test_15_a_failover_without_proof_is_finished_by_another_manager(step: str) -> None:
+    """Killed after the promotion it must not be taken back: two would be primary."""
+    dead = asyncio.Event()
+    async with scene(hosts=3, at_step=kill_at(Kind.FAIL_OVER, step, dead)) as playing:
+        old = await playing.primary()
+        async with playing.never_two_primaries():
+            await playing.lose_host(old)
+            async with asyncio.timeout(DETECTION + 6):
+                await dead.wait()
+            await playing.managers[0].kill()
+
+            await playing.found.start_manager("second")
+            new = await playing.until_another(old, DETECTION + 8)
+            await playing.found.start_agent(old.host_id or "")
+            await playing.settled(servers=3)
+        assert (await playing.primary()).id == new.id
+    assert playing.overlaps == []
+
+
+async def _refuses(playing: Scene, one: Instance) -> bool:
+    return not await playing.accepts_writes(one)
