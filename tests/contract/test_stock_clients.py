@@ -28,7 +28,7 @@ from troveclient.apiclient import exceptions
 
 from redkeep.api.app import create_app
 from redkeep.api.settings import ApiSettings
-from redkeep.model.instance import Host, Status
+from redkeep.model.instance import Applied, Host, Status
 from redkeep.model.operation import Kind, Operation, State
 from redkeep.model.topology import Address, Role
 from redkeep.northbound.memory import MemoryBus, MemoryExchange
@@ -66,6 +66,18 @@ async def carry_out(tx: Transaction, operation: Operation) -> None:
         flavor, volume = operation.args.get("flavor"), operation.args.get("volume_gb")
         members = [
             replace(one, flavor_id=flavor or one.flavor_id, volume_gb=volume or one.volume_gb) for one in members
+        ]
+    elif operation.kind is Kind.CONFIGURE:
+        values = tuple((name, value) for name, value in operation.args["parameters"])
+        members = [replace(one, parameters=values) for one in members]
+    elif operation.kind in (Kind.ROLL_GROUP, Kind.RESTART_INSTANCE):
+        members = [
+            replace(
+                one,
+                version=operation.args.get("version", one.version),
+                proven=Applied(one.configuration_id, one.parameters),
+            )
+            for one in members
         ]
     for number, one in enumerate(members):
         if one.status is not Status.SHUTDOWN:
@@ -259,6 +271,38 @@ def test_the_bindings_turn_faults_into_their_exceptions(keep: Keep) -> None:
         trove.backups.list()
 
 
+def test_the_bindings_configure_and_upgrade(keep: Keep) -> None:
+    trove = keep.trove()
+    mine = trove.configurations.create("tuned", '{"hz": 50}', "for tests", "redis", "6.2")
+    made = trove.instances.create("tuned", 1, volume={"size": 1}, datastore="redis", datastore_version="6.2")
+    active(trove, made.id)
+
+    trove.instances.update(made.id, configuration=mine.id)
+    assert active(trove, made.id).configuration["id"] == mine.id
+    assert [one.id for one in trove.configurations.instances(mine.id)] == [made.id]
+    trove.configurations.edit(mine.id, '{"io-threads": 2}')
+    until(lambda: trove.instances.get(made.id).status == "RESTART_REQUIRED")
+    assert trove.configurations.get(mine.id).values == {"hz": 50, "io-threads": 2}
+    with pytest.raises(exceptions.BadRequest, match="cannot be deleted"):
+        trove.configurations.delete(mine.id)
+    with pytest.raises(exceptions.BadRequest, match="append-only file"):
+        trove.configurations.update(mine.id, '{"appendonly": "no", "save": ""}')
+
+    trove.instances.upgrade(made.id, "7.0")
+    assert active(trove, made.id).datastore["version"] == "7.0"
+    assert trove.instances.configuration(made.id).configuration["hz"] == "10"
+    trove.instances.update(made.id, remove_configuration=True)
+    until(lambda: trove.instances.get(made.id).status == "RESTART_REQUIRED")
+    trove.instances.restart(made.id)
+    assert not hasattr(active(trove, made.id), "configuration")
+    trove.configurations.delete(mine.id)
+    assert mine.id not in {one.id for one in trove.configurations.list()}
+
+    (version,) = [one.id for one in trove.datastore_versions.list("redis") if one.name == "7.0"]
+    assert trove.configuration_parameters.get_parameter("redis", "7.0", "hz").max == 500
+    assert "databases" in {one.name for one in trove.configuration_parameters.parameters_by_version(version)}
+
+
 def test_the_bindings_need_no_identity_service(keep: Keep) -> None:
     endpoint = f"http://127.0.0.1:{keep.port}/v1.0/demo"
     auth = http_basic.HTTPBasicAuth(endpoint=endpoint, username="demo", password=PASSWORD)
@@ -288,6 +332,23 @@ def test_openstack_database_from_create_to_promote(keep: Keep) -> None:
     assert promoted.returncode == 0, promoted.stderr
     assert (shown["ip"], shown["replicas"], shown["datastore_version"]) == ("10.0.0.1", made["id"], "7.0")
     assert isinstance(shown["port"], int)
+
+
+def test_openstack_database_configures(keep: Keep) -> None:
+    """By name where the client looks names up."""
+    trove = keep.trove()
+    made = trove.instances.create("cfg", 1, volume={"size": 1})
+    active(trove, made.id)
+    mine = keep.openstack("configuration", "create", "cli-tuned", '{"hz": 50}', "--datastore", "redis")
+
+    attached = keep.run("openstack", "database", "configuration", "attach", "cfg", "cli-tuned")
+    active(trove, made.id)
+    shown = keep.openstack("instance", "show", "cfg")
+    known = keep.openstack("configuration", "parameter", "list", "7.0", "--datastore", "redis")
+
+    assert attached.returncode == 0, attached.stderr
+    assert (shown["configuration"], mine["values"]) == (mine["id"], '{"hz": 50}')
+    assert {"Name": "hz", "Type": "integer", "Min Size": 1, "Max Size": 500, "Restart Required": False} in known
 
 
 def test_openstack_database_tells_what_is_wrong(keep: Keep) -> None:
