@@ -37,7 +37,7 @@ def may_write(*, now: float, word_until: float, group_size: int, acknowledging: 
 def sure_size(instances: Iterable[Instance]) -> int:
     """How many servers the agent of a group's primary counts at the least, itself included.
 
-    Whoever is on its way in or out is not among them, but may follow: each such makes a replacement harder, none easier.
+    Whoever is on its way in or out is not among them, but may follow: that makes a replacement harder, never easier.
     """
     return sum(one.status not in ON_THE_WAY and one.address is not None for one in instances)
 

@@ -42,6 +42,8 @@ class Topology:
     epoch: int
     primary: Address | None
     replicas: tuple[Address, ...] = ()
+    confirmations: int = 0
+    """How many replicas must have a write before the driver calls it acknowledged (durability `sync`)."""
 
     @property
     def nodes(self) -> tuple[Address, ...]:
@@ -55,6 +57,7 @@ class Topology:
             "epoch": self.epoch,
             "primary": str(self.primary) if self.primary else None,
             "replicas": [str(replica) for replica in self.replicas],
+            "confirmations": self.confirmations,
         }
 
     @classmethod
@@ -67,6 +70,7 @@ class Topology:
                 epoch=int(news["epoch"]),
                 primary=Address.parse(primary) if primary else None,
                 replicas=tuple(Address.parse(replica) for replica in replicas),
+                confirmations=int(news.get("confirmations", 0)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a topology: {news!r}") from error

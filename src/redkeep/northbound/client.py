@@ -24,6 +24,8 @@ from redkeep.northbound.wire import Argument, Connection, Login, Reply, ServerEr
 log = logging.getLogger(__name__)
 
 TIMEOUT = 5.0
+WAIT_SHARE = 0.8
+"""Of a command's time, what replicas may take to confirm it: the answer must come back as well."""
 QUIET = 1.0
 """Seconds without a look after which the next one comes without a pause."""
 
@@ -50,6 +52,8 @@ class Client(ABC):
         """Told, from the loop, of everything that hints at another topology: who reports that on sets it."""
         self.login = login
         self.version: tuple[int, ...] = ()
+        self.confirm = False
+        """Have writes confirmed by a majority even before any news asks for it."""
         """Of the server that answered first."""
         self._nodes: dict[Address, Node] = {}
         self._keepers: dict[Address, asyncio.Task[None]] = {}
@@ -88,14 +92,27 @@ class Client(ABC):
         """Messages stay within a shard: a cluster's bus broadcasts all others to every node, and takes its time."""
         return self.mode == "cluster" and self.version >= (7,)
 
+    @property
+    def confirmations(self) -> int:
+        """How many replicas must have what a command wrote before its answer is passed on."""
+        return 0
+
     async def execute(self, *args: Argument, retry: Retry = "if_not_run", timeout: float = TIMEOUT) -> Reply:
         """Run a command where its first key lives; its reply as RESP3 says it (bytes, int, list, dict, ...).
 
         Raises ServerError when Redis refuses the command; when `timeout` seconds are over or `retry` forbids another
-        attempt, Unavailable if it certainly did not run and OutcomeUnknown if nobody can know.
+        attempt, Unavailable if it certainly did not run and OutcomeUnknown if nobody can know. That is also said of
+        what ran, but was not confirmed by enough replicas: it may be lost together with the primary.
         """
         refuse_if_not_shared(args)
-        return await self.send(self._slot(args), args, retry=retry, timeout=timeout)
+        slot = self._slot(args)
+        if wanted := self.confirmations:
+            wait = ("WAIT", wanted, max(1, int(timeout * 1000 * WAIT_SHARE)))
+            reply, confirmed = await self.send_many(slot, [args, wait], retry=retry, timeout=timeout)
+            if confirmed < wanted:
+                raise OutcomeUnknown(f"the primary has it, {confirmed} of {wanted} replicas have confirmed it in time")
+            return reply
+        return await self.send(slot, args, retry=retry, timeout=timeout)
 
     async def send(self, slot: int, args: Command, *, retry: Retry = "if_not_run", timeout: float = TIMEOUT) -> Reply:
         """The same for a caller that knows the slot, and that the command may be shared."""

@@ -23,11 +23,15 @@ async def connect(
     name: str = "redkeep-client",
     timeout: float = TIMEOUT,
     on_topology: OnTopology | None = None,
+    confirm: bool = False,
 ) -> Client:
     """A client of the servers that these (`host:port`, any of them) belong to, connected to all who take writes.
 
     Whether it is one server, a primary with replicas or a cluster is found out by asking. Raises Unavailable when that
     or a primary was not found in `timeout` seconds, ServerError when the credentials are wrong.
+
+    `confirm`: `execute` answers only when a majority of the group has what it wrote, so that no failover loses it. News
+    of a group whose durability is `sync` switches it on by itself; say it here to have it from the first write on.
     """
     addresses = [Address.parse(seed) if isinstance(seed, str) else seed for seed in seeds]
     login = Login(username, password, name)
@@ -36,6 +40,7 @@ async def connect(
     said = await _ask(addresses, login, deadline)
     kind = ClusterClient if said.get(b"mode") == b"cluster" else GroupClient
     client = kind(addresses, login, on_topology)
+    client.confirm = confirm
     client.version = tuple(int(part) for part in said.get(b"version", b"").split(b".") if part.isdigit())
     try:
         await client.ready(deadline - loop.time())

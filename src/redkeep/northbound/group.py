@@ -52,6 +52,11 @@ class GroupClient(Client):
         return self._state.topology
 
     @property
+    def confirmations(self) -> int:
+        """What the news says, or when we were told to confirm: with the primary, more than half of those we know."""
+        return self.topology.confirmations or (len(self.topology.nodes) // 2 if self.confirm else 0)
+
+    @property
     def primaries(self) -> tuple[Address, ...]:
         return (self.topology.primary,) if self.topology.primary else ()
 

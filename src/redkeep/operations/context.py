@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from redkeep.decide.durability import confirmations
 from redkeep.decide.topology import assignment, members, topology
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch
 from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
@@ -201,7 +202,8 @@ class Run:
 
     def topology(self, primary_id: str | None, among: Iterable[Instance] | None = None) -> Topology:
         """The group with this primary, at the epoch of our lease."""
-        return topology(self.group.id, self.group.epoch, self.members if among is None else among, primary_id)
+        told = topology(self.group.id, self.group.epoch, self.members if among is None else among, primary_id)
+        return replace(told, confirmations=confirmations(self.group.durability, len(told.nodes)))
 
     def assignment(self, instance: Instance, told: Topology) -> Assignment:
         return assignment(instance, told)
