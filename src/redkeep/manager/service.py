@@ -269,7 +269,7 @@ class Manager:
         self._work_on(group.id)
 
     async def _submit(self, group: Group, kind: Kind, args: dict[str, object], reason: str, limit: float) -> bool:
-        """Record an operation, unless one of its kind is open for the group already, or it has another primary by now."""
+        """Record an operation, unless one of its kind is open for the group already or it has another primary."""
         async with self._store.begin() as tx:
             found = await tx.whole_group(group.id, lock=True)
             if found is None or any(one.kind is kind for one in found.operations):

@@ -65,7 +65,7 @@ async def give_up(run: Run, reason: str) -> None:
     """They keep their host, so that deleting them removes them there, and lose their address: they are no members."""
     names = [name for name in run.arg("instances") if (one := run.find(name)) and one.status is Status.BUILD]
     await run.settle(names, Status.ERROR, reason)
-    await run.save(*(replace(run.instance(name), address=None) for name in names))
+    await run.alter(instances=lambda one: replace(one, address=None) if one.id in names else one)
 
 
 async def _start(run: Run, name: str) -> None:
