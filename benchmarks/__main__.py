@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import NoReturn
 
-from benchmarks import crash_failover, planned_promote
+from benchmarks import attach_replica, crash_failover, hang_failover, planned_promote
 from benchmarks.contest import Options
 from benchmarks.figures import table
 from benchmarks.writing import Failed
 
-BENCHMARKS: Mapping[str, ModuleType] = {module.NAME: module for module in (crash_failover, planned_promote)}
+BENCHMARKS: Mapping[str, ModuleType] = {
+    module.NAME: module for module in (crash_failover, hang_failover, planned_promote, attach_replica)
+}
 """Each module says in the first line of its docstring what it measures."""
 
 
@@ -24,10 +26,17 @@ def main() -> int:
     asked = _arguments().parse_args()
     if asked.name is None:
         for name, module in BENCHMARKS.items():
-            print(f"{name:<18}{(module.__doc__ or '').splitlines()[0]}")
+            print(f"{name:<24}{(module.__doc__ or '').splitlines()[0]}")
         return 0
     signal.signal(signal.SIGTERM, _interrupt)  # ends like Ctrl-C: with everything cleaned up
-    options = Options(asked.runs, asked.redis, asked.data_mb, tuple(asked.peers.split(",")) if asked.peers else None)
+    options = Options(
+        runs=asked.runs,
+        version=asked.redis,
+        megabytes=asked.data_mb,
+        peers=tuple(asked.peers.split(",")) if asked.peers else None,
+        load_seconds=asked.load_seconds,
+        replicas=tuple(int(count) for count in asked.replicas.split(",")),
+    )
     try:
         found = BENCHMARKS[asked.name].run(options)
     except Failed as error:
@@ -35,7 +44,8 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(found) if asked.json else table(found))
+    show = getattr(BENCHMARKS[asked.name], "table", table)
+    print(json.dumps(found) if asked.json else show(found))
     return 0
 
 
@@ -47,6 +57,12 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--redis", default="7.0", metavar="X.Y", help="version of redis-server (default: 7.0)")
     parser.add_argument("--data-mb", type=int, help="data in each group; by default what the benchmark is meant for")
     parser.add_argument("--peers", metavar="A,B", help="only these peers take part")
+    parser.add_argument(
+        "--load-seconds", type=float, default=20.0, help="hang-failover: how long all cores are kept busy (default: 20)"
+    )
+    parser.add_argument(
+        "--replicas", default="1,2,4", metavar="N,M", help="attach-replica: how many at once, by turns (default: 1,2,4)"
+    )
     return parser
 
 

@@ -14,7 +14,7 @@ import redis
 
 from benchmarks.figures import outcome
 from benchmarks.groups import Contestant
-from benchmarks.race import AFTERWARDS, Event, race
+from benchmarks.race import AFTERWARDS, Measure, race
 
 OURS = "redkeep"
 
@@ -29,19 +29,25 @@ class Options:
     """None: what the benchmark was designed for."""
     peers: tuple[str, ...] | None = None
     """Only these take part besides us; None: all."""
+    load_seconds: float = 20.0
+    """How long `hang-failover` keeps all cores busy, looking for failovers that nobody needs."""
+    replicas: tuple[int, ...] = (1, 2, 4)
+    """How many `attach-replica` attaches at once, by turns."""
 
 
 def contest(
     name: str,
     makers: Mapping[str, Callable[[], Contestant]],
     *,
-    event: Event,
+    measure: Measure,
     peer: str,
     options: Options,
     config: Mapping[str, Any],
+    afterwards: Callable[[Contestant], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The JSON object of a benchmark. The first of the makers is ours."""
+    """The JSON object of a benchmark. The first of the makers is ours. `afterwards` adds figures to each."""
     load = [os.getloadavg()[0]]
+    more: dict[str, Mapping[str, Any]] = {}
     wanted = [one for one in makers if one == OURS or options.peers is None or one in options.peers]
     with contextlib.ExitStack() as stack:
         contestants = []
@@ -49,13 +55,16 @@ def contest(
             print(f"preparing {one}", file=sys.stderr, flush=True)
             contestants.append(makers[one]())
             stack.callback(contestants[-1].close)
-        samples = race(contestants, event, runs=options.runs)
+        samples = race(contestants, measure, runs=options.runs)
+        if afterwards is not None:
+            more = {one.name: afterwards(one) for one in contestants}
     load.append(os.getloadavg()[0])
-    circumstances = _circumstances(options) | {"load_average": [round(one, 2) for one in load]}
-    return outcome(name, samples, ours=OURS, peer=peer, config={**config, **circumstances})
+    settings = {**config, **circumstances(options), "load_average": [round(one, 2) for one in load]}
+    return outcome(name, samples, ours=OURS, peer=peer, config=settings, more=more)
 
 
-def _circumstances(options: Options) -> dict[str, Any]:
+def circumstances(options: Options) -> dict[str, Any]:
+    """What any figure depends on."""
     return {
         "redis": options.version,
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.contest import Options, contest
 from benchmarks.peers import Sentinels
 from benchmarks.product import Redkeep
+from benchmarks.race import across
 
 NAME = "crash-failover"
 MEGABYTES = 20
@@ -24,7 +25,7 @@ def run(options: Options) -> dict[str, Any]:
             PEER: lambda: Sentinels(version, megabytes, down_after_ms=200),
             "sentinel-1000ms": lambda: Sentinels(version, megabytes, down_after_ms=1000),
         },
-        event=lambda contestant: contestant.crash(),
+        measure=across(lambda contestant: contestant.crash()),
         peer=PEER,
         options=options,
         config={

@@ -22,12 +22,18 @@ class Sample:
     lost: int
     """Acknowledged writes that were not there afterwards."""
     full_resyncs: int
+    stale: int | None = None
+    """Writes that an old primary accepted when it woke up; None where that was not looked at."""
 
     def __str__(self) -> str:
         return (
             f"{self.gap_ms:.1f} ms, {self.lost} of {self.writes} lost, "
             f"{self.failed} failed, {self.full_resyncs} full resyncs"
         )
+
+
+FURTHER = ("stale_writes", "false_failovers")
+"""What only some benchmarks look at."""
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
@@ -38,6 +44,7 @@ def percentile(values: Sequence[float], fraction: float) -> float:
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:
     """What there is to say of one contestant."""
     gaps = [sample.gap_ms for sample in samples]
+    stale = [sample.stale for sample in samples if sample.stale is not None]
     return {
         "median": round(statistics.median(gaps), 2),
         "min": round(min(gaps), 2),
@@ -48,15 +55,23 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
         "writes": sum(sample.writes for sample in samples),
         "full_resyncs": sum(sample.full_resyncs for sample in samples),
         "samples": [round(gap, 2) for gap in gaps],
+        **({"stale_writes": sum(stale)} if stale else {}),
     }
 
 
 def outcome(
-    name: str, samples: Mapping[str, Sequence[Sample]], *, ours: str, peer: str | None, config: Mapping[str, Any]
+    name: str,
+    samples: Mapping[str, Sequence[Sample]],
+    *,
+    ours: str,
+    peer: str | None,
+    config: Mapping[str, Any],
+    more: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The JSON object of a benchmark: ours at the top, everybody in `peers`. `peer`: whom we are compared with."""
-    mine = summary(samples[ours])
-    peers = {other: summary(found) for other, found in samples.items() if other != ours}
+    """The JSON object of a benchmark: ours at the top, everybody in `peers`. `peer`: whom we are compared with;
+    `more`: what else is known of whom."""
+    mine = {**summary(samples[ours]), **more.get(ours, {})}
+    peers = {other: {**summary(found), **more.get(other, {})} for other, found in samples.items() if other != ours}
     against = peers[peer]["median"] if peer in peers else None
     return {
         "name": name,
@@ -67,7 +82,7 @@ def outcome(
         "ratio": round(against / mine["median"], 1) if against is not None else None,
         "runs": len(samples[ours]),
         "spread": {"min": mine["min"], "max": mine["max"]},
-        **{key: mine[key] for key in ("p99", "max", "lost", "failed_writes", "writes", "full_resyncs", "samples")},
+        **{key: value for key, value in mine.items() if key not in ("median", "min")},
         "peers": peers,
         "config": dict(config),
     }
@@ -75,7 +90,7 @@ def outcome(
 
 def table(found: Mapping[str, Any]) -> str:
     """The same for people."""
-    columns = ("median", "min", "max", "lost", "full_resyncs")
+    columns = [*("median", "min", "max", "lost", "full_resyncs"), *(one for one in FURTHER if one in found)]
     what = "the client's longest gap between two acknowledged writes"
     lines = [
         f"{found['name']}: {what} in {found['unit']}, {found['runs']} runs each, taking turns",

@@ -34,6 +34,14 @@ class Contestant(Protocol):
         """kill -9 the primary. Returns at once."""
         ...
 
+    def hang(self) -> None:
+        """SIGSTOP the primary. Returns at once."""
+        ...
+
+    def resume(self) -> None:
+        """SIGCONT the one that was stopped, if the product has left it as it was."""
+        ...
+
     def bring_back(self) -> None:
         """What an init system does about the crashed server once it is safe; nothing where the product does it."""
         ...
@@ -56,6 +64,7 @@ class Servers:
 
     def __init__(self, addresses: Sequence[Address], password: str | None = None) -> None:
         self.addresses = tuple(addresses)
+        self.password = password
         self._clients = {
             address: Redis(address.host, address.port, password=password, socket_timeout=5) for address in addresses
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ class Plain:
         self._version = version
         self._processes: dict[Address, RedisProcess] = {}
         self._crashed: Address | None = None
+        self._hung: Address | None = None
         with closed_on_error(self):
             first = self._start()
             for _ in range(2):
@@ -60,6 +62,16 @@ class Plain:
     def crash(self) -> None:
         self._crashed = self.servers.primary()
         self._processes[self._crashed].kill()
+
+    def hang(self) -> None:
+        self._hung = self.servers.primary()
+        self._processes[self._hung].kill(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It is led back by those who manage it, if anybody does."""
+        if self._hung is not None:
+            self._processes[self._hung].kill(signal.SIGCONT)
+            self._hung = None
 
     def bring_back(self) -> None:
         """As a careful operator would: a replica of its successor, or it would take everybody's data away."""

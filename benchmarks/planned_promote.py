@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.contest import Options, contest
 from benchmarks.peers import Plain, Sentinels
 from benchmarks.product import Redkeep
+from benchmarks.race import across
 
 NAME = "planned-promote"
 MEGABYTES = 200
@@ -24,7 +25,7 @@ def run(options: Options) -> dict[str, Any]:
             PEER: lambda: Plain(version, megabytes),
             "sentinel-200ms": lambda: Sentinels(version, megabytes, down_after_ms=200),
         },
-        event=lambda contestant: contestant.promote(),
+        measure=across(lambda contestant: contestant.promote()),
         peer=PEER,
         options=options,
         config={

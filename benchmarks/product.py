@@ -24,7 +24,7 @@ from redkeep.model.topology import Address
 from redkeep.testing.servers import free_port
 
 START_LIMIT = 40.0
-FLAVOR = "3"
+SHAPE: dict[str, Any] = {"flavorRef": "3", "volume": {"size": 2}}
 """1 GiB: room for every data set here, and a backlog of 64 MB, which the peers have as well."""
 
 
@@ -33,12 +33,13 @@ class Redkeep:
 
     name = "redkeep"
 
-    def __init__(self, version: str, megabytes: int) -> None:
+    def __init__(self, version: str, megabytes: int, *, replicas: int = 2) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="redkeep-bench-"))
         self._up: subprocess.Popen[bytes] | None = None
+        self._hung: psutil.Process | None = None
         try:
             self._api = self._start()
-            self._password, self._members = self._order(version)
+            self._password, self._members = self._order(version, replicas)
             self.servers = Servers(list(self._members), self._password)
             until(self.servers.whole, WHOLE_LIMIT, "a group made by redkeep")
             self.servers.fill(megabytes)
@@ -77,16 +78,20 @@ class Redkeep:
         """The end of what it said."""
         return (self.directory / "up.log").read_text(errors="replace")[-2000:]
 
-    def _order(self, version: str) -> tuple[str, dict[Address, str]]:
-        """A primary and two replicas; the password, and the ids by address."""
-        shape = {"flavorRef": FLAVOR, "volume": {"size": 2}}
+    def _order(self, version: str, replicas: int) -> tuple[str, dict[Address, str]]:
+        """A primary and its replicas; the password, and the ids by address."""
         primary = self._post(
-            "/instances", {"name": "bench", "datastore": {"type": "redis", "version": version}} | shape
+            "/instances", {"name": "bench", "datastore": {"type": "redis", "version": version}} | SHAPE
         )
         self._until_active(primary["id"])
-        self._post("/instances", {"name": "replica", "replica_of": primary["id"], "replica_count": 2} | shape)
+        if replicas:
+            self.order_replicas(primary["id"], replicas)
         shown = [self._until_active(one["id"]) for one in self._list()]
         return primary["password"], {Address(one["ip"][0], one["port"]): one["id"] for one in shown}
+
+    def order_replicas(self, source: str, count: int) -> None:
+        """Ask for them; they come when they come."""
+        self._post("/instances", {"name": "replica", "replica_of": source, "replica_count": count} | SHAPE)
 
     def _post(self, path: str, instance: dict[str, Any]) -> dict[str, Any]:
         reply = self._api.post(f"/v1.0/admin{path}", json={"instance": instance})
@@ -119,11 +124,24 @@ class Redkeep:
         return {"way": "redkeep", "addresses": addresses, "password": self._password}
 
     def crash(self) -> None:
+        self._primary_process().kill()
+
+    def hang(self) -> None:
+        self._hung = self._primary_process()
+        self._hung.suspend()
+
+    def resume(self) -> None:
+        """It has been killed by now: there is nothing to resume. If not, that is what the benchmark is to find."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._hung is not None:
+                self._hung.resume()
+
+    def _primary_process(self) -> psutil.Process:
         name = self._members[self.servers.primary()]
         found = [process for process in self._servers() if process.cwd().endswith(name)]
         if len(found) != 1:
             raise Failed(f"{len(found)} processes serve instance {name}")
-        found[0].kill()
+        return found[0]
 
     def bring_back(self) -> None:
         """The product's own business."""

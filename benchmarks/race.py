@@ -16,19 +16,26 @@ AFTERWARDS = 0.3
 Event = Callable[[Contestant], None]
 
 
-def race(contestants: Sequence[Contestant], event: Event, *, runs: int) -> dict[str, list[Sample]]:
+Measure = Callable[[Contestant], Sample]
+
+
+def race(contestants: Sequence[Contestant], measure: Measure, *, runs: int) -> dict[str, list[Sample]]:
     """So many samples of each, by name."""
     samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
     for number in range(1, runs + 1):
         for contestant in contestants:
-            sample = measure(contestant, event)
+            sample = measure(contestant)
             samples[contestant.name].append(sample)
             print(f"run {number}/{runs} {contestant.name}: {sample}", file=sys.stderr, flush=True)
     return samples
 
 
-def measure(contestant: Contestant, event: Event) -> Sample:
+def across(event: Event) -> Measure:
     """What a writer sees of one event, from just before it until the group is whole again."""
+    return lambda contestant: _measure(contestant, event)
+
+
+def _measure(contestant: Contestant, event: Event) -> Sample:
     servers = contestant.servers
     until_quiet(contestant)
     before = servers.full_resyncs()

@@ -42,7 +42,29 @@ def test_a_benchmark_prints_one_object_and_loses_nothing(name: str, peer: str) -
         assert found["peer"] is found["ratio"] is None
 
 
+def test_a_stopped_primary_is_replaced_and_accepts_nothing_when_it_wakes_up() -> None:
+    said = bench(
+        *("hang-failover", "--json", "--runs", "1", "--data-mb", "1", "--peers", "nobody", "--load-seconds", "1"),
+    )
+
+    found: dict[str, Any] = json.loads(said.stdout)
+    assert found["ours"] > 0
+    assert (found["lost"], found["stale_writes"], found["false_failovers"]) == (0, 0, 0)
+
+
+def test_replicas_attach_here_and_there() -> None:
+    said = bench("attach-replica", "--json", "--runs", "1", "--data-mb", "1", "--replicas", "2")
+
+    found: dict[str, Any] = json.loads(said.stdout)
+    assert (found["name"], found["unit"]) == ("attach-replica", "s")
+    assert found["replicas"]["2"]["ratio"] == found["ratio"]
+    assert found["ours"] > 0
+    assert found["peer"] > 0
+
+
 def test_without_a_name_they_are_listed() -> None:
     lines = bench().stdout.splitlines()
 
-    assert {"crash-failover", "planned-promote"} <= {line.split()[0] for line in lines}
+    assert {"crash-failover", "planned-promote", "hang-failover", "attach-replica"} <= {
+        line.split()[0] for line in lines
+    }
