@@ -13,10 +13,11 @@ from typing import NoReturn
 from benchmarks import attach_replica, crash_failover, hang_failover, planned_promote
 from benchmarks.contest import Options
 from benchmarks.figures import table
+from benchmarks.northbound import NORTHBOUND
 from benchmarks.writing import Failed
 
 BENCHMARKS: Mapping[str, ModuleType] = {
-    module.NAME: module for module in (crash_failover, hang_failover, planned_promote, attach_replica)
+    module.NAME: module for module in (crash_failover, hang_failover, planned_promote, attach_replica, *NORTHBOUND)
 }
 """Each module says in the first line of its docstring what it measures."""
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from redkeep.errors import OutcomeUnknown, Unavailable
@@ -107,7 +108,7 @@ class Ears:
         ear.connection = await Connection.open(
             address,
             self._client.login,
-            on_push=lambda push: self._on_push(ear, push),
+            on_push=partial(self._on_push, ear),
             on_lost=lambda: self._broke(ear),
         )
         ear.watch = asyncio.create_task(self._watch(ear.connection))

@@ -163,11 +163,10 @@ class Subscriber:
     # --- hearing -----------------------------------------------------------------------------------------------------
 
     def _hear(self, ear: Ear, push: Sequence[Any]) -> None:
-        kind, live_channel = push[0], push[1]
-        subscription = self._subscriptions.get(live_channel)
+        subscription, queue = self._subscriptions.get(push[1]), self._queue
         if subscription is None:
             return
-        if kind == b"sunsubscribe":  # unasked: the slot moved, or its primary was demoted
+        if push[0] == b"sunsubscribe":  # unasked: the slot moved, or its primary was demoted
             self._lost(ear)
             return
         try:
@@ -175,7 +174,7 @@ class Subscriber:
         except ValueError as error:
             log.warning("%s", error)
             return
-        if subscription.behind is not None or len(self._queue) >= self._limit:
+        if subscription.behind is not None or len(queue) >= self._limit:
             subscription.behind = message.id
             self.left_in_log += 1
             return
@@ -184,8 +183,9 @@ class Subscriber:
                 return
             subscription.floor = None
         subscription.last = message.id
-        self._queue.append((subscription.handler, message))
-        self._dispatcher.wake()
+        queue.append((subscription.handler, message))
+        if len(queue) == 1:  # else it is awake
+            self._dispatcher.wake()
 
     def _say(self, notice: Notice) -> None:
         if self._on_notice is None:

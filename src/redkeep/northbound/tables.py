@@ -117,8 +117,16 @@ class BasicTables(Generic[V]):
     async def set_key(self, table: str, key: Text, value: Text, topic: str | None = None) -> None:
         """Write a value, whether the key is there or not. Without a topic, where the table has that key."""
         place = place_of(table, topic)
-        await self._registered_place(place)
-        new = await self._write(place, {key: value})
+        if self._registered.get((place.table, place.topic), 0.0) < time.monotonic():
+            await self._register(place)
+        if self._tell:
+            new = await self._write(place, {key: value})
+        else:  # the same with fewer steps: this is the hot path
+            args = ("HSET", place.entries, _raw(key), _raw(value))
+            try:
+                new = await self._door.send(place.slot, args, timeout=self._timeout)
+            except OutcomeUnknown:
+                new = await self._repeat(place.slot, *args)
         if new and not topic:
             elsewhere = await self._holders(table, key)
             if len(elsewhere) == 1:
