@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from redkeep.model.instance import Instance, Status
 from redkeep.model.topology import Role
@@ -35,8 +37,14 @@ async def shown(found: Stack, instance_id: str) -> dict[str, Any]:
     return instance
 
 
+def server(found: Stack, instance_id: str) -> psutil.Process:
+    """The oldest of its processes: the others are its children, which save."""
+    ours = (process for process in found.redis_processes() if process.cwd().endswith(instance_id))
+    return min(ours, key=lambda process: process.create_time())
+
+
 def pid(found: Stack, instance_id: str) -> int:
-    return next(process.pid for process in found.redis_processes() if process.cwd().endswith(instance_id))
+    return server(found, instance_id).pid
 
 
 async def attach(found: Stack, instance_id: str, values: dict[str, Any]) -> str:
@@ -165,6 +173,29 @@ async def test_31_a_parameter_that_is_fatal_at_the_next_start_stops_at_the_first
                 )
                 role = (await redis.info("replication"))["role"]
                 assert role == ("master" if one.id == source.id else "slave")
+
+
+async def test_31_a_server_that_crashes_before_the_restart_comes_back_without_the_fatal_parameter() -> None:
+    async with stack() as found:
+        await found.start_agent()
+        await found.start_manager()
+        made = await found.create()
+        await attach(found, made["id"], FATAL)
+        async with await admin(found, await row(found, made["id"])) as redis:
+            await redis.set("before", "kept")
+
+        server(found, made["id"]).kill()
+
+        async def writes() -> bool:
+            async with await admin(found, await row(found, made["id"])) as redis:
+                try:
+                    return bool(await redis.set("after", "written") and await redis.get("before") == "kept")
+                except RedisError:
+                    return False
+
+        await found.eventually(writes, what="a server that serves")
+        await found.idle()
+        assert (await shown(found, made["id"]))["status"] == "RESTART_REQUIRED"
 
 
 @pytest.mark.parametrize("version", ["6.2", "7.0"])

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from redkeep.agent.process import Birth
 from redkeep.model.facts import Assignment, ServerSpec
+from redkeep.model.instance import Parameters
 
 FILE = "instance.json"
 
@@ -34,6 +35,12 @@ class Record:
     """Groups that it has left for good: whoever speaks for one of them is too late."""
     synced_once: bool = False
     """As a replica of the present primary's history it has completed a synchronisation."""
+    started_with: Parameters = ()
+    """What its redis.conf said at its last start."""
+    came_up_with: Parameters | None = None
+    """What it said at the last start after which the server had its data; None before the first."""
+    on_trial: bool = False
+    """A restart was ordered to see whether it comes up as specified: it is not started otherwise until it did."""
 
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)

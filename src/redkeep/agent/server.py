@@ -134,6 +134,8 @@ class Server:
             self._remember(replace(self.record, had_keys=info.keys(said) > 0))
         was_loading = self.facts.process is Process.LOADING and upstream is not None
         loading = was_loading if brief else info.loading(said)
+        if not loading and self.record.came_up_with != self.record.started_with:
+            self._remember(replace(self.record, came_up_with=self.record.started_with, on_trial=False))
         return replace(
             self.facts,
             process=Process.LOADING if loading else Process.RUNNING,
@@ -172,18 +174,20 @@ class Server:
     async def ensure_running(self, spec: ServerSpec, assignment: Assignment, restart_token: str) -> None:
         """See `EnsureRunning`."""
         self._require_program(spec)
-        anew = bool(restart_token) and restart_token != self.record.restart_token
-        if (anew or spec.version != self.record.spec.version) and self.running:
+        asked = bool(restart_token) and restart_token != self.record.restart_token
+        anew = asked or spec.version != self.record.spec.version
+        if anew and self.running:
             await self._stop()
         if spec.version != self.record.spec.version:
             await asyncio.to_thread(keepsake.change_version, self.directory, self.record.spec.version, spec.version)
         if spec.secrets != self.record.spec.secrets:
             await self._rekey(spec)
+        moved = replace(self._moved_to(spec, assignment), assignment=assignment)
         token = restart_token or self.record.restart_token
-        self._remember(replace(self._moved_to(spec, assignment), assignment=assignment, restart_token=token))
+        self._remember(replace(moved, restart_token=token, on_trial=anew or self.record.on_trial))
         if not self.running:
             try:
-                await self._start()
+                await self._start_again()
             finally:
                 self._expected_to_exit = False
         else:
@@ -362,7 +366,7 @@ class Server:
         if comeback(assignment.role, assignment.group_size) is Comeback.AWAIT_WORD:
             return
         try:
-            await self._start()
+            await self._start_again()
         except Refused:  # it did not even start: paced as if it had exited
             self._started = time.monotonic()
             self.exits_in_a_row += 1
@@ -563,11 +567,26 @@ class Server:
         )
         self._write_conf()
 
-    async def _start(self) -> None:
-        spec = self.record.spec
+    async def _start_again(self) -> None:
+        """With its parameters or, when it ends at its start and last came up with others, with those.
+
+        Unless it is on trial: then somebody waits to hear that the parameters do not work. They stand in redis.conf
+        again with the next change, and wait for a restart that is asked for.
+        """
+        good, spec = self.record.came_up_with, self.record.spec
+        try:
+            await self._start()
+        except Unavailable as error:
+            if self.record.on_trial or good is None or good == spec.parameters:
+                raise
+            log.warning("%s; it is started with the parameters that it last came up with", error)
+            await self._start(replace(spec, parameters=good))
+
+    async def _start(self, spec: ServerSpec | None = None) -> None:
+        spec = spec or self.record.spec
         program = self._require_program(spec)
         _require_free_port(spec)
-        self._write_conf()
+        self._write_conf(spec)
         await self._disconnect()  # from the process before: the next order must not be the one to find out
         self._expected_to_exit = False
         password = self._vault.unseal(spec.secrets.replication)
@@ -581,7 +600,8 @@ class Server:
             birth: Birth | None = birth_of(pid)
         except Gone:
             birth = None
-        self._remember(replace(self.record, birth=birth, run_id="", synced_once=False, held=False))
+        fresh = replace(self.record, birth=birth, run_id="", synced_once=False, held=False)
+        self._remember(replace(fresh, started_with=spec.parameters))
         self.facts = ServerFacts(self.id, Process.LOADING)
         await self._until_answering()
 
@@ -649,10 +669,10 @@ class Server:
         secrets = self.record.spec.secrets
         return conf.Masters(digest(self._vault.unseal(secrets.admin)), digest(self._vault.unseal(secrets.replication)))
 
-    def _write_conf(self) -> None:
+    def _write_conf(self, spec: ServerSpec | None = None) -> None:
         follow = self.record.assignment.primary or conf.NOBODY
         text = conf.render(
-            self.record.spec, self.directory, follow, tuning=self._settings.tuning, masters=self._masters()
+            spec or self.record.spec, self.directory, follow, tuning=self._settings.tuning, masters=self._masters()
         )
         records.write(self.directory / "redis.conf", text.encode())
 
