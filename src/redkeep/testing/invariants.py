@@ -25,7 +25,7 @@ from redkeep.redis import info
 from redkeep.redis.conf import ADMIN
 from redkeep.testing.stack import Stack
 
-PROBE_PAUSE = 0.005
+PROBE_PAUSE = 0.02
 PROBE_TIMEOUT = 0.5
 
 
@@ -60,6 +60,7 @@ class Probes:
     addresses: Sequence[Address]
     password: str
     accepted: list[Acceptance] = field(default_factory=list)
+    _over: bool = False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Probes]:
@@ -67,13 +68,12 @@ class Probes:
         try:
             yield self
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._over = True  # not cancelled: redis-py may take that for a timeout of its own, and go on
+            await asyncio.gather(*tasks)
 
     async def _probe(self, address: Address) -> None:
         async with _client(address, self.password) as redis:
-            while True:
+            while not self._over:
                 began = time.monotonic()
                 with contextlib.suppress(RedisError, OSError):
                     async with redis.pipeline(transaction=True) as pipe:
