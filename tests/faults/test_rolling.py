@@ -61,17 +61,19 @@ class Writer:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self.acknowledged = 0
+        self._ends = False
 
     async def __aenter__(self) -> Writer:
         self._task = asyncio.create_task(self._write())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._ends = True  # not cancelled: a client in the middle of a command may not notice
+        async with asyncio.timeout(10):
+            await self._task
 
     async def _write(self) -> None:
-        while True:
+        while not self._ends:
             self.acknowledged = int(await self._redis.incr("count"))
             await asyncio.sleep(0.002)
 
@@ -80,7 +82,8 @@ async def test_30_an_upgrade_with_a_replica_that_never_synchronises_stops_before
     async with stack(manager_options={"roll_patience": 1.5}) as found:
         await found.start_agent()
         await found.start_manager()
-        primary, first, second = await found.replicated(replicas=2, version="6.2")
+        primary, *replicas = await found.replicated(replicas=2, version="6.2")
+        first, second = sorted(replicas, key=lambda one: str(one["name"]))
         group = (await row(found, primary["id"])).group_id
         untouched = {one["id"]: pid(found, one["id"]) for one in (primary, second)}
         async with await admin(found, await row(found, primary["id"])) as redis, Writer(redis) as writer:
