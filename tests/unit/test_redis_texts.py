@@ -15,7 +15,10 @@ from redkeep.model.topology import Address, Role
 from redkeep.redis import conf, info
 from redkeep.vault import digest
 
-passwords = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=20, max_size=43)
+passwords = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=20, max_size=43).map(
+    "sEcret-{}".format
+)
+"""Such as no directive is made of: words of the program itself are among the first that are tried."""
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=20)
 tunings = st.builds(
     conf.Tuning,
