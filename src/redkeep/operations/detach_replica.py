@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from redkeep.errors import Refused
 from redkeep.model.instance import Status
 from redkeep.model.orders import Brief
 from redkeep.operations.context import Run
@@ -18,6 +19,8 @@ from redkeep.operations.leaving import move_out, poke
 async def run(run: Run) -> None:
     name = run.arg("instance")
     if run.find(name) is not None:
+        if run.group.primary_id == name:
+            raise Refused(f"{run.primary.name} has become primary meanwhile: promote another one first", kind="busy")
         await _leave(run, name)
     run.mark("brief the others", 1.0)
     told = run.topology(run.primary.id)

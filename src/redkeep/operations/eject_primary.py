@@ -56,7 +56,7 @@ async def _replace(run: Run, old: Instance) -> None:
     await run.tell(successor, Promote(run.assignment(successor, told)))
 
     run.mark("record", 0.8)
-    await _record(run, old, successor, final.reason)
+    await _record(run, old, successor, f"{final.reason}; {_loss(run, old, final)}")
 
 
 def _choose(run: Run, old: Instance, facts: dict[str, ServerFacts]) -> Chosen:
@@ -69,13 +69,27 @@ def _choose(run: Run, old: Instance, facts: dict[str, ServerFacts]) -> Chosen:
     fit = most_current(facts.values(), history=history, quorum=1 if run.arg("force") else quorum(run))
     if isinstance(fit, NobodyFit):
         raise NotNow(f"nobody can take the place of {old.name}: {fit.reason}")
-    lacking = seen.offset - fit.offset if seen else 0
+    lacking = _lacking(run, old, fit)
     if lacking > 0 and not run.arg("force"):
         name = run.instance(fit.instance_id).name
         message = f"{name}, the most current replica, lacks {lacking} bytes of what {old.name} had when last seen"
         raise Refused(f"{message}; eject with force to accept that", kind="busy")
-    known = f"it lacks {max(0, lacking)} bytes of what was last seen" if seen else "what it lacks cannot be known"
-    return Chosen(fit.instance_id, fit.offset, f"{fit.reason}; {known}")
+    return fit
+
+
+def _lacking(run: Run, old: Instance, chosen: Chosen) -> int:
+    """Bytes of the old primary's history, as far as it was last seen, that the chosen one has not applied."""
+    seen = run.tools.last_seen(old.id)
+    return max(0, seen.offset - chosen.offset) if seen else 0
+
+
+def _loss(run: Run, old: Instance, chosen: Chosen) -> str:
+    """What is given up, for the events: in numbers, as far as anybody has seen them."""
+    if run.tools.last_seen(old.id) is None:
+        return "what it lacks cannot be known"
+    lacking = _lacking(run, old, chosen)
+    which = f" (offsets {chosen.offset + 1} to {chosen.offset + lacking})" if lacking else ""
+    return f"it lacks {lacking} bytes of what was last seen of {old.name}{which}"
 
 
 async def _record(run: Run, old: Instance, successor: Instance, reason: str) -> None:

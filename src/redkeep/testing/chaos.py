@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
-from redkeep.model.instance import Durability, Instance
+from redkeep.model.instance import Durability, Instance, Status
 from redkeep.model.topology import Address, Role
 from redkeep.testing import invariants
 from redkeep.testing.history import Entry, Findings
@@ -138,19 +138,24 @@ async def replace_replica(arena: Arena) -> None:
     leaving = await arena.one_of(Role.REPLICA)
     if not await arena.ask("PUT", f"/instances/{leaving.id}", {"instance": {"replica_of": None}}):
         return
-    if leaving.address is not None:
-        arena.left.add(leaving.address)
-    await arena.found.eventually(lambda: _gone(arena, leaving), 60, what="a replica that is detached and deleted")
+    await arena.found.eventually(lambda: _dealt_with(arena, leaving), 60, what="the end of a detached replica")
+    if any(one.id == leaving.id for one in await arena.members()):
+        return
     source = await arena.one_of(Role.PRIMARY)
     body = {"instance": {"name": f"replica-{arena.chance.randrange(10**6)}", "replica_of": source.id}}
     await arena.found.eventually(lambda: arena.ask("POST", "/instances", body), 60, what="an order of a replica")
 
 
-async def _gone(arena: Arena, leaving: Instance) -> bool:
-    if all(one.id != leaving.id for one in await arena.members()):
+async def _dealt_with(arena: Arena, leaving: Instance) -> bool:
+    """Detached and deleted; or it stays, since it has become primary before it could leave."""
+    row = next((one for one in await arena.members() if one.id == leaving.id), None)
+    if row is None:
         return True
-    if (await arena.found.group(leaving.group_id)).primary_id != leaving.id:
-        await arena.ask("DELETE", f"/instances/{leaving.id}", None)
+    if row.group_id == leaving.group_id:
+        return row.status is Status.ACTIVE
+    if leaving.address is not None:
+        arena.left.add(leaving.address)
+    await arena.ask("DELETE", f"/instances/{leaving.id}", None)
     return False
 
 
