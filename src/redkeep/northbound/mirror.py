@@ -5,6 +5,7 @@ The local side lives in memory. Digests are kept on both sides with each write, 
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ class Mirror:
         self._door = door
         self._on_change = on_change
         self._timeout = timeout
+        self._version = 0
         self._local = {table: _Local() for table in tables}
 
     @property
@@ -125,11 +127,17 @@ class Mirror:
         """
         local = self._local[table]
         old = local.entries.get(key)
-        entry = make_entry(key, value, old.meta.version + 1 if old else 1, self.owner)
+        entry = make_entry(key, value, self._next_version(old), self.owner)
         local.put(key, entry)
         told = {"action": "put", "key": as_json(key), "value": as_json(value), "version": entry.meta.version}
         if await self._change(table, [(key, entry)], told=told):
             raise Refused(f"somebody has a newer {key!r} of {table!r}", kind="conflict")
+
+    def _next_version(self, old: Entry | None) -> int:
+        """Above all that this process gave out or saw of the entry, and, by the clock, above what it gave out before it
+        was restarted: an object that was dropped and comes back must win over what is left of the old one."""
+        self._version = max(self._version, old.meta.version if old else 0, int(time.time() * 1000)) + 1
+        return self._version
 
     async def drop(self, table: str, key: str) -> None:
         """Gone, here and there; otherwise as `put`. One that is not here is no error."""

@@ -1,0 +1,210 @@
+"""Faults 36 to 38, and many in a row: what the driver's users hear, and that both sides have the same afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from redkeep.errors import OutcomeUnknown, Refused, Unavailable
+from redkeep.northbound import (
+    Availability,
+    Detector,
+    Keeper,
+    Mirror,
+    Notice,
+    Publisher,
+    ServerError,
+    Subscriber,
+    connect,
+)
+from redkeep.northbound.places import feed_of, place_of
+from redkeep.testing.clusters import ClusterProcesses, cluster_processes, wait_until
+
+pytestmark = [pytest.mark.real, pytest.mark.faults]
+FAULTS = 50
+PERIOD = 0.3
+LOSE = "for _, k in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', k) end"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterProcesses]:
+    with cluster_processes(timeout_ms=500) as made:
+        yield made
+
+
+async def until(claim: Callable[[], bool], what: str, patience: float = 20.0) -> None:
+    deadline = time.monotonic() + patience
+    while not claim():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.005)
+
+
+async def whole(cluster: ClusterProcesses) -> None:
+    await asyncio.to_thread(wait_until, cluster.whole, "a whole cluster")
+
+
+async def test_36_a_subscribers_node_dies_and_it_hears_again_soon(cluster: ClusterProcesses) -> None:
+    notices: list[Notice] = []
+    heard: list[int] = []
+    async with (
+        await connect(cluster.addresses) as client,
+        Subscriber(client, on_notice=notices.append) as subscriber,
+    ):
+        await subscriber.subscribe("a", lambda message: heard.append(message.data))
+        await Publisher(client).publish("a", 1)
+        n = cluster.place(next(iter(subscriber._ears._ears)))
+        await until(lambda: heard == [1], "heard")
+        begun = time.monotonic()
+        await asyncio.to_thread(cluster.kill, n)
+        await until(lambda: len(notices) == 1, "recovered")
+        await subscriber.subscribe("a", lambda message: heard.append(message.data), after=subscriber.position("a"))
+        took = time.monotonic() - begun
+        await Publisher(client).publish("a", 2)
+        await until(lambda: heard == [1, 2], "heard again")
+    await asyncio.to_thread(cluster.restart, n)
+    await whole(cluster)
+    # sharded, it waits for the election: node timeout 0.5 s, and up to 1 s until the votes are in
+    assert took < 4
+
+
+async def test_37_many_that_see_the_same_failure_ask_the_database_little(cluster: ClusterProcesses) -> None:
+    """The processes are simulated: 200 on one client, with a connection each for the news."""
+    async with (
+        await connect(cluster.addresses) as looking,
+        await connect(cluster.addresses) as shared,
+        running(Detector(looking, name="one", period=PERIOD)),
+    ):
+        many = [Availability(shared, period=PERIOD) for _ in range(200)]
+        async with contextlib.AsyncExitStack() as stack:
+            for one in many:
+                await stack.enter_async_context(running(one))
+            await until(lambda: all(one.generation for one in many), "all have heard")
+            before = many[0].generation
+            reads = sum(one.reads for one in many)
+            for one in many:
+                one.hint("a connection was lost")
+            n = cluster.owner(place_of("x", None).slot)
+            await asyncio.to_thread(cluster.fail_over, n)
+            await until(lambda: all(one.generation > before for one in many), "all have heard again")
+
+            assert sum(one.hints for one in many) <= 200
+            assert sum(one.reads for one in many) - reads <= 20
+    await whole(cluster)
+
+
+async def test_38_a_node_that_listeners_use_leaves_and_the_gap_is_reported(cluster: ClusterProcesses) -> None:
+    """Its slot moves away; meanwhile the log is cut shorter than what was missed."""
+    notices: list[Notice] = []
+    feed = feed_of("shrinks")
+    source = cluster.owner(feed.slot)
+    primaries = [cluster.place(one.address) for one in cluster.view(source).primaries]
+    target = next(n for n in primaries if n != source)
+    async with (
+        await connect(cluster.addresses) as client,
+        Subscriber(client, on_notice=notices.append) as subscriber,
+    ):
+        publisher = Publisher(client)
+        await subscriber.subscribe("shrinks", print)
+        first = await publisher.publish("shrinks", 0)
+        await until(lambda: subscriber.position("shrinks") == first, "heard")
+        await asyncio.to_thread(cluster.move_slot, feed.slot, source, target)
+        await until(lambda: notices == [Notice("recovered")], "recovered")
+        for n in range(5):
+            await publisher.publish("shrinks", n)
+        await client.execute("XTRIM", feed.log, "MAXLEN", 2)
+        await subscriber.subscribe("shrinks", print, after=first)
+        await until(lambda: notices[1:] == [Notice("resynchronise", "shrinks")], "told of the gap")
+    await asyncio.to_thread(cluster.move_slot, feed.slot, target, source)
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def running(service: Detector | Availability | Keeper) -> AsyncIterator[None]:
+    task = asyncio.create_task(service.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def mirroring(cluster: ClusterProcesses, owner: str) -> AsyncIterator[tuple[Mirror, Keeper]]:
+    """A process: a mirror, who keeps it, and who hears."""
+    client = await connect(cluster.addresses)
+    mirror = Mirror(client, owner=owner, tables=["ports"], timeout=1.0)
+    keeper = Keeper(client, mirror, authorities=["north", "south"], patience=5.0)
+    availability = Availability(client, on_generation=keeper.hear, period=PERIOD)
+
+    async def again(notice: Notice) -> None:
+        channel = mirror.channels[0]
+        if notice.kind == "recovered":
+            with contextlib.suppress(Unavailable, OutcomeUnknown, ServerError):
+                await subscriber.subscribe(channel, mirror.hear, after=subscriber.position(channel), timeout=20)
+
+    async with client, running(keeper), running(availability), Subscriber(client, on_notice=again) as subscriber:
+        await subscriber.subscribe(mirror.channels[0], mirror.hear)
+        yield mirror, keeper
+
+
+async def change(mirror: Mirror, dice: random.Random) -> None:
+    key = f"{mirror.owner}-{dice.randrange(40)}"
+    with contextlib.suppress(Unavailable, OutcomeUnknown, Refused, ServerError):
+        if dice.random() < 0.25:
+            await mirror.drop("ports", key)
+        else:
+            await mirror.put("ports", key, b"%d" % dice.randrange(10**6))
+
+
+async def hurt(cluster: ClusterProcesses, dice: random.Random) -> None:
+    """One fault of the table's shard, mostly one that loses data; whole again afterwards."""
+    n = cluster.owner(place_of("ports", None).slot)
+    match dice.choice(["empty", "empty", "empty", "stop", "loss", "loss"]):
+        case "empty":  # killed, and back at once without its data
+            await asyncio.to_thread(cluster.kill, n)
+            await asyncio.to_thread(cluster.restart, n)
+        case "stop":
+            cluster.servers[n].kill(signal.SIGSTOP)
+            await asyncio.sleep(0.2)
+            cluster.servers[n].kill(signal.SIGCONT)
+        case "loss":  # entries vanish, as with a replica that lagged, and its digests with them
+            cluster.order(n, "EVAL", LOSE, 0, place_of("ports", None).entries + b"*")
+
+
+async def test_after_fifty_faults_both_sides_and_the_database_have_the_same(cluster: ClusterProcesses) -> None:
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    dice = random.Random(seed)
+    async with (
+        await connect(cluster.addresses) as looking,
+        running(Detector(looking, name="one", period=PERIOD)),
+        mirroring(cluster, "north") as (north, northern),
+        mirroring(cluster, "south") as (south, southern),
+    ):
+        for _ in range(FAULTS):
+            await asyncio.gather(*(change(side, dice) for side in (north, south) for _ in range(4)))
+            await asyncio.gather(hurt(cluster, dice), *(change(side, dice) for side in (north, south)))
+        await whole(cluster)
+        owned = {key: value for side in (north, south) for key, value in mine(side).items()}
+        for generation in (10**6, 10**6 + 1):  # the last fault may have been none that anybody could see
+            for keeper in (northern, southern):
+                keeper.hear(generation)
+            await until(lambda: not northern.health.dirty and not southern.health.dirty, "resynchronised", 40)
+
+        stored = await looking.send(place_of("ports", None).slot, ("HGETALL", place_of("ports", None).entries))
+        assert north.entries("ports") == south.entries("ports") == owned
+        assert {key.decode(): value for key, value in stored.items()} == owned
+
+
+def mine(mirror: Mirror) -> dict[str, bytes]:
+    metas = mirror.metas("ports")
+    return {key: value for key, value in mirror.entries("ports").items() if metas[key].owner == mirror.owner}
