@@ -10,10 +10,11 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+NOBODYS_CARD = "02:00:00:00:00:01"
 HUB = 254
 """Last part of the address of this machine itself on the bridge."""
 
@@ -43,6 +44,42 @@ class Net:
     def heal(self, host: int) -> None:
         _ip("link", "set", self._cable(host), "up")
 
+    def mute(self, host: int) -> None:
+        """It hears everybody and nobody hears it: what it sends goes to an address that no card on the bridge has."""
+        for peer in self._peers(host):
+            _ip(
+                *(
+                    "-n",
+                    self._namespace(host),
+                    "neigh",
+                    "replace",
+                    peer,
+                    "lladdr",
+                    NOBODYS_CARD,
+                    "dev",
+                    self._plug(host),
+                    "nud",
+                    "permanent",
+                )
+            )
+
+    def unmute(self, host: int) -> None:
+        for peer in self._peers(host):
+            _ip("-n", self._namespace(host), "neigh", "del", peer, "dev", self._plug(host))
+
+    def slow(self, host: int, *, rate: str, latency: str) -> None:
+        """What it sends, and what is sent to it, passes at this rate; what would wait for longer is dropped."""
+        shape = ("root", "tbf", "rate", rate, "burst", "4kb", "latency", latency)
+        _tc("qdisc", "add", "dev", self._cable(host), *shape)
+        _tc("-n", self._namespace(host), "qdisc", "add", "dev", self._plug(host), *shape)
+
+    def quicken(self, host: int) -> None:
+        _tc("qdisc", "del", "dev", self._cable(host), "root")
+        _tc("-n", self._namespace(host), "qdisc", "del", "dev", self._plug(host), "root")
+
+    def _peers(self, host: int) -> list[str]:
+        return [self.address(other) for other in (HUB, *range(1, self.size + 1)) if other != host]
+
     @property
     def bridge(self) -> str:
         return f"rkb{self.number}"
@@ -53,13 +90,16 @@ class Net:
     def _cable(self, host: int) -> str:
         return f"rkv{self.number}-{host}"
 
+    def _plug(self, host: int) -> str:
+        return f"rkp{self.number}-{host}"
+
     def lay(self) -> None:
         """Raises Unsupported."""
         _ip("link", "add", self.bridge, "type", "bridge")
         _ip("addr", "add", f"{self.address()}/24", "dev", self.bridge)
         _ip("link", "set", self.bridge, "up")
         for host in range(1, self.size + 1):
-            space, cable, plug = self._namespace(host), self._cable(host), f"rkp{self.number}-{host}"
+            space, cable, plug = self._namespace(host), self._cable(host), self._plug(host)
             _ip("netns", "add", space)
             _ip("link", "add", cable, "type", "veth", "peer", "name", plug)
             _ip("link", "set", plug, "netns", space)
@@ -99,7 +139,14 @@ def net(size: int) -> Iterator[Net]:
 
 
 def _ip(*words: str) -> str:
-    command: Sequence[str] = ("ip", *words)
+    return _run("ip", *words)
+
+
+def _tc(*words: str) -> str:
+    return _run("tc", *words)
+
+
+def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     if done.returncode != 0:
         raise Unsupported(f"{' '.join(command)}: {done.stderr.strip()}")
