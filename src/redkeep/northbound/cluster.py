@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LOOKS_FOR_A_NEWER = 8
 """Looks in a row, by then over about a second, for the view that explains a MOVED."""
+SILENT = 0.5
+"""Seconds without a reply after which the others are asked whether that server has failed."""
 ANNOUNCED = 0.4
 """Seconds for which a client that somebody announces changes to waits for that, before it reads by itself."""
 
@@ -52,6 +54,7 @@ class ClusterClient(Client):
         self._look_wanted = asyncio.Event()
         self._look_wanted.set()
         self._begin(self._look_whenever_wanted())
+        self._begin(self._doubt_the_silent())
 
     @property
     def mode(self) -> str:
@@ -141,6 +144,14 @@ class ClusterClient(Client):
             last = self._loop.time()
             if self._patched_at == self.view.epoch and self._looks < LOOKS_FOR_A_NEWER:
                 self._look_wanted.set()
+
+    async def _doubt_the_silent(self) -> None:
+        """A hung server loses no connection: only the others can say that it has been replaced."""
+        while True:
+            await asyncio.sleep(SILENT / 2)
+            for node in self._nodes.values():
+                if node.data is not None and node.alive and node.data.silence > SILENT:
+                    self.doubt(f"{node.address} is silent")
 
     async def _leave_it_to_the_announcer(self) -> None:
         """Wait for an announcement, when they are to be expected; with jitter, since many see the same failure."""

@@ -192,11 +192,13 @@ return 1
 """
 )
 
-# Store what was announced; a new generation if what makes one differs. Returns the generation.
+# Store what was announced; a new generation if what makes one differs. Returns the generation. If even that was lost it
+# starts from what the caller says: generations only rise.
 ANNOUNCE = Script(
     """
 if redis.call('HGET', KEYS[1], 'cause') ~= ARGV[1] then
-  redis.call('HINCRBY', KEYS[1], 'generation', 1)
+  local last = tonumber(redis.call('HGET', KEYS[1], 'generation') or ARGV[4])
+  redis.call('HSET', KEYS[1], 'generation', string.format('%d', last + 1))
 end
 redis.call('HSET', KEYS[1], 'cause', ARGV[1], 'digest', ARGV[2], 'view', ARGV[3])
 return tonumber(redis.call('HGET', KEYS[1], 'generation'))

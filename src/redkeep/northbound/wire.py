@@ -166,6 +166,13 @@ class Connection(asyncio.Protocol):
             self._set_alarm(begun + timeout)
         return batch
 
+    @property
+    def silence(self) -> float:
+        """Seconds for which a reply is due and nothing at all came."""
+        if not self._waiting:
+            return 0.0
+        return self._loop.time() - max(self._waiting[0][3], self._heard_at)
+
     def tell(self, *args: Argument) -> None:
         """A command that gets no reply of its own, as unsubscribing does not in RESP3."""
         self._flush()
