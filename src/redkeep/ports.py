@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from redkeep.model.backup import Backup
@@ -233,12 +234,48 @@ class Store(Protocol):
     async def close(self) -> None: ...
 
 
+# --- Backup storage ----------------------------------------------------------------------------------------------
+
+Report = Callable[[int], None]
+"""Told, from any thread, how many bytes have been moved so far."""
+
+
+class BackupStorage(Protocol):
+    """Where backups are kept, under names of the form `folder/file`. Only agents go through it.
+
+    All raise Unavailable for what may pass, and Refused for what will not: kind `missing` when there is no such file,
+    `forbidden` when the storage does not let us. Cancelled, they stop what they do and leave nothing half made.
+    """
+
+    def locate(self, name: str) -> str:
+        """The name as a URL, for the record; see `model.backup.holder_of`."""
+        ...
+
+    async def put(self, name: str, source: Path, report: Report = ...) -> None:
+        """Keep a copy of the file: when this returns, it is there for good, in place of what was there before."""
+        ...
+
+    async def get(self, name: str, target: Path, report: Report = ...) -> None:
+        """Write what is kept to `target`, which is whole or not there."""
+        ...
+
+    async def size(self, name: str) -> int:
+        """Bytes of what is kept under the name."""
+        ...
+
+    async def remove(self, folder: str) -> None:
+        """Nothing is kept in the folder, whatever was: files, and halves of files."""
+        ...
+
+
 __all__ = [
     "Agents",
+    "BackupStorage",
     "Body",
     "Bus",
     "Handler",
     "Message",
+    "Report",
     "Store",
     "Transaction",
     "WholeGroup",
