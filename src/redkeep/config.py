@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from oslo_config import cfg, types
 
@@ -25,6 +25,7 @@ from redkeep.manager.settings import ManagerSettings
 from redkeep.model.topology import Address
 from redkeep.redis.conf import Tuning
 from redkeep.redis.versions import find_servers
+from redkeep.storage import StorageSettings
 
 OPTIONS: dict[str, list[cfg.Opt]] = {
     "store": [
@@ -70,6 +71,20 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.FloatOpt("look_interval", default=1.0, min=0.1, help="Seconds between two looks at all groups."),
         cfg.FloatOpt("silence", default=2.0, min=0.5, help="Seconds after which a host that says nothing is silent."),
     ],
+    "backup": [
+        cfg.StrOpt(
+            "storage",
+            help="Where agents keep backups: file:///directory or s3://bucket/prefix. "
+            "The default is backups in the state directory.",
+        ),
+        cfg.BoolOpt(
+            "shared", default=False, help="The directory is one that every host has at the same path, such as NFS."
+        ),
+        cfg.StrOpt(
+            "endpoint_url",
+            help="Of an S3-compatible service. Credentials and region are found where boto3 looks for them.",
+        ),
+    ],
     "agent": [
         cfg.StrOpt("host_id", help="Name of this machine among all hosts. The default is its host name."),
         cfg.StrOpt("address", default="127.0.0.1", help="Address that the Redis servers of this host listen on."),
@@ -106,6 +121,7 @@ class Config:
     api: ApiSettings
     manager: ManagerSettings
     agent: AgentSettings
+    backup: StorageSettings
 
     @property
     def key_file(self) -> Path:
@@ -156,6 +172,7 @@ def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
         api=api,
         manager=_manager(conf.manager, api),
         agent=_agent(state_dir, conf.agent, conf.manager.word),
+        backup=_backup(state_dir, conf.backup, conf.agent.host_id or socket.gethostname()),
     )
 
 
@@ -197,6 +214,15 @@ def _agent(state_dir: Path, conf: Any, word: float) -> AgentSettings:
         heartbeat_interval=conf.heartbeat,
         patience=Patience(stopped=conf.stopped_limit, silent=conf.silent_limit),
         tuning=Tuning(diskless_sync=conf.diskless_sync, diskless_sync_delay=conf.diskless_sync_delay),
+    )
+
+
+def _backup(state_dir: Path, conf: Any, host_id: str) -> StorageSettings:
+    return StorageSettings(
+        url=conf.storage or f"file://{quote(str(state_dir / 'backups'))}",
+        host_id=host_id,
+        endpoint_url=conf.endpoint_url,
+        shared=conf.shared,
     )
 
 

@@ -114,7 +114,8 @@ async def test_the_servers_secrets_are_sealed(keep: World) -> None:
         ({"nics": [{"port-id": "a"}]}, 400, "instance.nics.0"),
         ({"nics": [{"ip_address": "10.0.0.1"}]}, 400, "neither a network nor a subnet"),
         ({"access": {"is_public": "perhaps"}}, 400, "instance.access.is_public"),
-        ({"restorePoint": {"backupRef": "b"}}, 501, "Restoring from a backup is not offered."),
+        ({"restorePoint": {"backupRef": "b"}}, 404, "Backup b cannot be found."),
+        ({"restorePoint": {}}, 400, "instance.restorePoint.backupRef"),
         ({"modules": [{"id": "m"}]}, 501, "modules"),
     ],
 )

@@ -95,6 +95,12 @@ class Server:
     def is_primary_by_order(self) -> bool:
         return self.record.assignment.role is Role.PRIMARY
 
+    @property
+    def admin(self) -> Admin:
+        """The way to the server for what is no order. Raises Unavailable when it does not run."""
+        self._require_process()
+        return self._connected
+
     # --- looking --------------------------------------------------------------------------------------------------
 
     async def look(self, *, briefly: bool = False) -> ServerFacts:

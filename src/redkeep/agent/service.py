@@ -14,6 +14,7 @@ import psutil
 from pydantic import ValidationError
 
 from redkeep.agent import record as records
+from redkeep.agent.copies import Copies
 from redkeep.agent.process import end_servers_in
 from redkeep.agent.record import Record
 from redkeep.agent.server import Server, clear, directory_bytes
@@ -24,6 +25,8 @@ from redkeep.model.orders import (
     AwaitReplicas,
     Brief,
     Configure,
+    CopyOrder,
+    DropCopy,
     EnsureRemoved,
     EnsureRunning,
     Follow,
@@ -32,6 +35,8 @@ from redkeep.model.orders import (
     Order,
     Promote,
     ReleaseWrites,
+    RestoreCopy,
+    TakeCopy,
     target,
 )
 from redkeep.orders import (
@@ -46,7 +51,7 @@ from redkeep.orders import (
     encode_report,
     encode_wish,
 )
-from redkeep.ports import Body, Bus
+from redkeep.ports import BackupStorage, Body, Bus
 from redkeep.vault import Vault, new_password
 
 log = logging.getLogger(__name__)
@@ -62,7 +67,7 @@ DISK_INTERVAL = 10.0
 class Agent:
     """One per host. `run` goes on until it is cancelled; the servers outlive it."""
 
-    def __init__(self, settings: AgentSettings, bus: Bus, vault: Vault) -> None:
+    def __init__(self, settings: AgentSettings, bus: Bus, vault: Vault, storage: BackupStorage | None = None) -> None:
         self._settings = settings
         self._bus = bus
         self._vault = vault
@@ -72,6 +77,7 @@ class Agent:
         self._incarnation = new_password()[:8]
         self._disk_used: dict[str, int] = {}
         self._watched: set[str] = set()
+        self._copies = Copies(settings, storage)
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -79,6 +85,7 @@ class Agent:
         self._settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with asyncio.TaskGroup() as group:
             self._group = group
+            self._copies.clean()
             await self._adopt_all()
             group.create_task(self._bus.serve(agent_name(self._settings.host_id), self._serve))
             group.create_task(self._every(self._settings.heartbeat_interval, self._report))
@@ -89,6 +96,7 @@ class Agent:
 
     async def close(self) -> None:
         """Let go of all servers; they go on."""
+        await self._copies.close()
         for server in self._servers.values():
             await server.close()
 
@@ -106,13 +114,21 @@ class Agent:
     async def _look(self, instance_id: str) -> ServerFacts:
         server = self._servers.get(instance_id)
         if server is None:
-            return ServerFacts(instance_id, Process.ABSENT)
-        return replace(await self._glance(server, LOOK_LIMIT), disk_used=self._disk_used.get(instance_id, 0))
+            return ServerFacts(instance_id, Process.ABSENT, transfer=self._copies.seen(instance_id))
+        return replace(
+            await self._glance(server, LOOK_LIMIT),
+            disk_used=self._disk_used.get(instance_id, 0),
+            transfer=self._copies.seen(instance_id),
+        )
 
     async def _execute(self, order: Order) -> ServerFacts:
         if isinstance(order, EnsureRemoved):
             return await self._remove(order)
+        if isinstance(order, CopyOrder):
+            return await self._copy(order)
         is_new = target(order).instance_id not in self._servers
+        if is_new and isinstance(order, EnsureRunning) and order.with_data:
+            await self._copies.require_restored(target(order).instance_id)
         server = self._server_for(order)
         async with server.lock:
             try:
@@ -125,6 +141,25 @@ class Agent:
             if isinstance(order, HoldWrites | Promote | Follow):
                 return server.facts  # seen in the trip that executed it
             return await server.look()
+
+    async def _copy(self, order: CopyOrder) -> ServerFacts:
+        """The lock is held for as long as it takes to begin: no other order waits for a copy."""
+        server = self._servers.get(order.instance_id)
+        if server is not None and (server.record.spec.group_id == order.group_id or not isinstance(order, DropCopy)):
+            async with server.lock:
+                self._accept(server, order)
+        match order:
+            case TakeCopy() if server is None:
+                raise Unavailable(f"host {self._settings.host_id} has no server {order.instance_id}")
+            case TakeCopy() if server is not None:
+                self._copies.take(server, order)
+            case RestoreCopy() if server is not None:
+                self._copies.restored(order)
+            case RestoreCopy():
+                self._copies.restore(order)
+            case DropCopy():
+                await self._copies.drop(order)
+        return await self._look(order.instance_id)
 
     async def _apply(self, server: Server, order: Order) -> None:
         match order:
@@ -154,10 +189,12 @@ class Agent:
                 self._accept(server, order)
                 await self._forget(server)
         else:
+            await self._copies.stop(order.instance_id)
             await clear(self._settings.directory / order.instance_id)
         return ServerFacts(order.instance_id, Process.ABSENT)
 
     async def _forget(self, server: Server) -> None:
+        await self._copies.stop(server.id)
         await server.remove()
         self._servers.pop(server.id, None)
 

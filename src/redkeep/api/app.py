@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 
 from redkeep.api import (
     actions,
+    backups,
     configurations,
     datastores,
     elsewhere,
@@ -112,9 +113,14 @@ ROUTES = (
     Route("PUT", INSTANCE + "/users", users.change_passwords, CHANGE, 202, has_body=False),
     Route("GET", INSTANCE + "/users/{user}", users.show),
     Route("DELETE", INSTANCE + "/users/{user}", users.delete, CHANGE, 202, has_body=False),
+    Route("GET", INSTANCE + "/backups", backups.index_of_instance),
     Route("GET", INSTANCE + "/root", users.root_status),
     Route("POST", INSTANCE + "/root", users.enable_root, CHANGE),
     Route("DELETE", INSTANCE + "/root", users.disable_root, CHANGE, 202, has_body=False),
+    Route("GET", PROJECT + "/backups", backups.index),
+    Route("POST", PROJECT + "/backups", backups.create, CHANGE, 202),
+    Route("GET", PROJECT + "/backups/{backup_id}", backups.show),
+    Route("DELETE", PROJECT + "/backups/{backup_id}", backups.delete, CHANGE, 202, has_body=False),
     Route("GET", PROJECT + "/clusters", elsewhere.no_clusters),
     Route("GET", PROJECT + "/clusters/{cluster_id}", elsewhere.no_cluster, documented=False),
     *(

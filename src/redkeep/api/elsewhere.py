@@ -11,7 +11,6 @@ from redkeep.errors import Refused
 
 NOT_OFFERED = {
     "backup_strategies": "backup strategies",
-    "backups": "backups",
     "clusters": "clusters yet",
     "databases": "several databases in one instance",
     "log": "logs of the servers",

@@ -9,9 +9,10 @@ from uuid import uuid4
 
 from fastapi import Query, Response
 
-from redkeep.api import configurations, views
+from redkeep.api import backups, configurations, views
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import find_version, ordered_flavor, ordered_version
+from redkeep.api.pages import Limit, Marker, next_page, page_of
 from redkeep.api.record import Scene, demand, event, group_apart, look, moved, poke, record, wanted
 from redkeep.api.schemas import (
     CreateInstance,
@@ -19,11 +20,11 @@ from redkeep.api.schemas import (
     InstanceOrder,
     InstanceReply,
     InstanceView,
-    Link,
     UpdateInstance,
 )
 from redkeep.api.settings import ApiSettings
 from redkeep.decide import lifecycle
+from redkeep.decide.backups import may_restore
 from redkeep.decide.lifecycle import Amount
 from redkeep.decide.parameters import carried_over
 from redkeep.errors import Refused
@@ -34,7 +35,6 @@ from redkeep.ports import Transaction
 from redkeep.vault import digest, new_password
 
 NOT_OFFERED = {
-    "restorePoint": "Restoring from a backup",
     "modules": "Loading modules",
     "databases": "Naming databases",
     "users": "Creating users together with the instance (POST .../users does it afterwards)",
@@ -42,11 +42,9 @@ NOT_OFFERED = {
 }
 """Keys that must not be ignored in silence, since the answer would be a lie."""
 
-REFUSED_IN_ORDERS = ("restorePoint", "modules", "databases", "users")
+REFUSED_IN_ORDERS = ("modules", "databases", "users")
 """`access` is not among them: one stock client cannot help sending it with every order."""
 
-Limit = Annotated[int | None, Query(ge=1, description="Items per page, at most the server's page size")]
-Marker = Annotated[str | None, Query(max_length=255, description="Items whose id is greater than this one")]
 IncludeClustered = Annotated[bool, Query(description="Members of clusters too")]
 
 
@@ -97,23 +95,7 @@ async def _page(call: Call, limit: int | None, marker: str | None, *, detailed: 
         )
 
     shown = [view(one) for one in page]
-    return InstanceList(instances=shown, links=[_next_page(call, more)] if more else None)
-
-
-def page_of(instances: Sequence[Instance], marker: str, size: int) -> tuple[list[Instance], str | None]:
-    """The page after the marker, newest first, and the marker of the next one.
-
-    Pages go by id, so that what is created or deleted meanwhile moves nobody from one page to another.
-    """
-    rest = sorted((one for one in instances if one.id > marker), key=lambda one: one.id)
-    page = rest[:size]
-    more = page[-1].id if len(rest) > size else None
-    return sorted(page, key=lambda one: one.created, reverse=True), more
-
-
-def _next_page(call: Call, marker: str) -> Link:
-    query = call.url.include_query_params(marker=marker).query
-    return Link(href=f"{call.base_url}{call.url.path}?{query}", rel="next")
+    return InstanceList(instances=shown, links=[next_page(call, more)] if more else None)
 
 
 # --- Ordering -----------------------------------------------------------------------------------------------------
@@ -144,13 +126,15 @@ async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
     password = new_password()
     async with call.context.store.begin() as tx:
         hosts = await tx.hosts()
-        version = ordered_version(settings, hosts, order.datastore)
+        backup = await backups.ordered(tx, call, order.restorePoint)
+        version = backups.version_of(backup, order.datastore) or ordered_version(settings, hosts, order.datastore)
         configuration = (
             await configurations.ordered(tx, call, order.configuration, version) if order.configuration else None
         )
         demand(
             lifecycle.first_refusal(
                 lifecycle.may_save_itself(flavor, volume_gb),
+                may_restore(backup, hosts, version=version, flavor=flavor, volume_gb=volume_gb),
                 await quota_allows(tx, call, Amount(1, flavor.ram_mb, volume_gb)),
                 lifecycle.may_place(version, volume_gb, hosts),
             )
@@ -179,8 +163,10 @@ async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
             durability=order.durability,
         )
         instance = configurations.configured(instance, configuration)
-        args = {"instance": instance.id}
-        await record(tx, call, Kind.CREATE_INSTANCE, args, about=instance, rows=[group, instance], now=now)
+        args = {"instance": instance.id} | ({"backup": backup.id} if backup else {})
+        limit = settings.restore_limit_seconds if backup else None
+        rows: list[Group | Instance] = [group, instance]
+        await record(tx, call, Kind.CREATE_INSTANCE, args, about=instance, rows=rows, now=now, limit=limit)
     await poke(call.context, group.id)
     return InstanceReply(instance=views.detail(instance, (), call, configuration=configuration, password=password))
 

@@ -15,6 +15,7 @@ async def index(call: ThisCall) -> LimitList:
                 max_instances=settings.max_instances,
                 max_ram=settings.max_ram_mb,
                 max_volumes=settings.max_volume_gb,
+                max_backups=settings.max_backups,
             )
         ]
     )

@@ -18,6 +18,7 @@ from uuid import uuid4
 from redkeep.api.call import Call, Context
 from redkeep.decide.lifecycle import Allowed, Refusal, UnderWay
 from redkeep.errors import OutcomeUnknown, Refused, Unavailable
+from redkeep.model.backup import Backup
 from redkeep.model.instance import Event, Group, Instance, Secrets, Status
 from redkeep.model.operation import Kind, Operation
 from redkeep.orders import HINTS
@@ -97,18 +98,19 @@ async def record(
     kind: Kind,
     args: Mapping[str, Any],
     *,
-    about: Instance,
-    rows: Iterable[Group | Instance],
+    about: Instance | Backup,
+    rows: Iterable[Group | Instance | Backup],
     now: float,
+    limit: float | None = None,
 ) -> Operation:
-    """Save the rows, the operation and the event of one change."""
+    """Save the rows, the operation and the event of one change. `limit`: seconds, where not those of the settings."""
     operation = Operation(
         id=str(uuid4()),
         group_id=about.group_id,
         kind=kind,
         created=now,
         args=args,
-        deadline=now + call.context.settings.time_limits[kind],
+        deadline=now + (limit or call.context.settings.time_limits[kind]),
         requested_by=call.caller.name,
     )
     await tx.save(*rows, operation)
@@ -130,7 +132,9 @@ def group_apart(call: Call, scene: Scene) -> Group:
     )
 
 
-def event(call: Call, kind: str, text: str, about: Instance, now: float, operation: Operation | None = None) -> Event:
+def event(
+    call: Call, kind: str, text: str, about: Instance | Backup, now: float, operation: Operation | None = None
+) -> Event:
     """Who asked for what."""
     return Event(
         at=now,
@@ -138,7 +142,7 @@ def event(call: Call, kind: str, text: str, about: Instance, now: float, operati
         text=text,
         project_id=about.project_id,
         group_id=about.group_id,
-        instance_id=about.id,
+        instance_id=about.id if isinstance(about, Instance) else about.instance_id,
         operation_id=operation.id if operation else None,
         actor=call.caller.name,
     )

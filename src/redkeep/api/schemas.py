@@ -125,6 +125,10 @@ class AccessOrder(BaseModel):
     allowed_cidrs: list[str] = []
 
 
+class RestorePoint(_Strict):
+    backupRef: str = Field(min_length=1, max_length=255, description="The id of a backup")  # noqa: N815
+
+
 class InstanceOrder(BaseModel):
     """Unknown keys are ignored, as upstream; those that would change what is built are refused (501)."""
 
@@ -144,7 +148,7 @@ class InstanceOrder(BaseModel):
     nics: list[Nic] = Field(default=[], max_length=1)
     access: AccessOrder | None = None
     configuration: Uuid | None = Field(None, description="A configuration group; replicas have that of their source")
-    restorePoint: Any = None  # noqa: N815
+    restorePoint: RestorePoint | None = Field(None, description="Fill it with a backup")  # noqa: N815
     modules: Any = None
     databases: Any = None
     users: Any = None
@@ -157,6 +161,8 @@ class InstanceOrder(BaseModel):
     def _several_only_as_replicas(self) -> Self:
         if self.replica_count > 1 and not self.source_id:
             raise ValueError("replica_count needs replica_of")
+        if self.restorePoint and self.source_id:
+            raise ValueError("restorePoint and replica_of exclude each other: a replica has the data of its source")
         return self
 
 
@@ -293,6 +299,29 @@ class UserPassword(BaseModel):
 
 class ChangePasswords(BaseModel):
     users: list[UserPassword] = Field(min_length=1, max_length=MOST_USERS)
+
+
+class BackupOrder(BaseModel):
+    """What clients send for Trove's other kinds of backups is refused (501): it would change what is made."""
+
+    name: Name
+    instance: Uuid | None = None
+    description: str | None = Field(None, max_length=1024)
+    incremental: int | bool = Field(0, description="Redis has no incremental copies: 0")
+    parent_id: Any = None
+    storage_driver: Any = None
+    swift_container: Any = None
+    restore_from: Any = None
+
+    @property
+    def unoffered(self) -> list[str]:
+        """What it asks for that there is not."""
+        keys = ("incremental", "parent_id", "storage_driver", "swift_container", "restore_from")
+        return [key for key in keys if getattr(self, key)]
+
+
+class CreateBackup(BaseModel):
+    backup: BackupOrder
 
 
 class RootOrder(BaseModel):
@@ -493,11 +522,48 @@ class AbsoluteLimits(BaseModel):
     max_instances: int
     max_ram: int = Field(description="Megabytes")
     max_volumes: int = Field(description="Gigabytes")
-    max_backups: int = 0
+    max_backups: int
 
 
 class LimitList(BaseModel):
     limits: list[AbsoluteLimits]
+
+
+class BackupDatastore(BaseModel):
+    type: str
+    version: str
+    version_id: str
+
+
+class BackupView(BaseModel):
+    """`parent_id` is always empty, since there are no incremental backups; clients look for it."""
+
+    id: str
+    name: str
+    description: str
+    instance_id: str
+    parent_id: str = ""
+    status: str
+    size: float = Field(description="Gigabytes")
+    size_bytes: int
+    checksum: str | Absent = Field(default=None, description="SHA-256 of the stored file")
+    created: str
+    updated: str
+    datastore: BackupDatastore
+    project_id: str
+    fault: str | Absent = Field(default=None, description="Why it failed")
+    replication_id: str | Absent = Field(default=None, description="The history of which it is a moment")
+    replication_offset: int | Absent = Field(default=None, description="The moment, in bytes of that history")
+    locationRef: str | Absent = Field(default=None, description="Shown to the administrator")  # noqa: N815
+
+
+class BackupReply(BaseModel):
+    backup: BackupView
+
+
+class BackupList(BaseModel):
+    backups: list[BackupView]
+    links: list[Link] | Absent = Field(default=None, description="The next page, when there is more")
 
 
 class DatabaseView(BaseModel):

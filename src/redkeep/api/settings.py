@@ -24,6 +24,8 @@ FLAVORS = (
 TIME_LIMITS: Mapping[Kind, float] = MappingProxyType(
     {
         Kind.CREATE_INSTANCE: 600.0,
+        Kind.CREATE_BACKUP: 4 * 3600.0,
+        Kind.DELETE_BACKUP: 600.0,
         Kind.ADD_REPLICAS: 1800.0,
         Kind.DELETE_INSTANCE: 600.0,
         Kind.RESTART_INSTANCE: 600.0,
@@ -53,6 +55,8 @@ class ApiSettings:
     """Instances that a project may have."""
     max_ram_mb: int = 256 * 1024
     """Memory that the flavors of a project's instances may add up to."""
+    max_backups: int = 500
+    """Backups that a project may have."""
     max_volume_gb: int = 2048
     """Disk that the volumes of a project's instances may add up to."""
     page_size: int = 1000
@@ -75,6 +79,8 @@ class ApiSettings:
     """A source may be ejected when nothing was heard of its host for this long."""
     time_limits: Mapping[Kind, float] = field(default_factory=lambda: TIME_LIMITS)
     """Seconds after which an operation is given up, by kind: nothing stays busy for ever."""
+    restore_limit_seconds: float = 4 * 3600.0
+    """The same for an instance that is created from a backup."""
     users_wait_seconds: float = 5.0
     """For how long a change of users waits for the servers before it answers."""
     poke_timeout_seconds: float = 1.0

@@ -27,6 +27,7 @@ from redkeep.model.instance import Configuration, Flavor, Instance, Status
 
 OPERATING_STATUS: Mapping[Status, str] = {
     Status.ACTIVE: "HEALTHY",
+    Status.BACKUP: "HEALTHY",
     Status.RESTART_REQUIRED: "RESTART_REQUIRED",
     Status.ERROR: "ERROR",
 }

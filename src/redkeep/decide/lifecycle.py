@@ -47,6 +47,7 @@ _TASKS = {
     Status.DETACH: "DETACHING",
     Status.UPDATING: "UPDATING",
     Status.UPGRADE: "UPGRADING",
+    Status.BACKUP: "BACKING UP",
     Status.SHUTDOWN: "DELETING",
 }
 """What Trove calls the task behind a status."""
@@ -214,6 +215,12 @@ def may_promote(instance: Instance, members: Collection[Instance]) -> Allowed | 
         return _not_a_replica(instance)
     busy = (_free(one) for one in members if one.id != instance.id)
     return first_refusal(_serving(instance), *busy, _lock(one for one in members if one.status is Status.ACTIVE))
+
+
+def may_back_up(instance: Instance) -> Allowed | Refusal:
+    """A serving instance, a replica too. Its status is the lock of the instance alone: the data may be copied from any
+    member of its set, all of which go on."""
+    return _serving(instance)
 
 
 def may_detach(instance: Instance) -> Allowed | Refusal:

@@ -183,7 +183,7 @@ def _lost_primary(view: GroupView, facts: ServerFacts, now: float, limits: Limit
 
 
 def _realign(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
-    if not all(one.status.settled for one in view.instances):
+    if not all(one.status.steady for one in view.instances):
         return Healthy()  # an operation is at work on the group, and will leave it in order
     astray = tuple(
         one.id

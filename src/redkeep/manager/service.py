@@ -19,7 +19,7 @@ from redkeep.manager.settings import ManagerSettings
 from redkeep.manager.sightings import Sightings
 from redkeep.model.facts import Confirmation, HostReport
 from redkeep.model.instance import FAILOVER_PAUSED, Event, Group, Host, Instance
-from redkeep.model.operation import Kind, Operation
+from redkeep.model.operation import BACKGROUND, Kind, Operation
 from redkeep.operations.context import Tools
 from redkeep.operations.runner import Runner
 from redkeep.orders import HA, HINTS, MANAGERS, REPORTS, Exit, decode_report, encode_confirmation, hint
@@ -170,8 +170,9 @@ class Manager:
         async with self._store.read() as tx:
             groups = await tx.groups()
             instances = await tx.instances()
-            busy = {one.group_id for one in await tx.open_operations()}
+            operations = await tx.open_operations()
             paused = await tx.switch(FAILOVER_PAUSED)
+        busy = {one.group_id for one in operations if one.kind not in BACKGROUND}
         members: dict[str, list[Instance]] = {}
         for one in instances:
             members.setdefault(one.group_id, []).append(one)
@@ -179,7 +180,7 @@ class Manager:
         for group in groups:
             view = self._sightings.view(group, tuple(members.get(group.id, ())), paused=paused)
             await self._consider(view, group.id in busy)
-        for group_id in busy:
+        for group_id in {one.group_id for one in operations}:
             self._work_on(group_id)
 
     async def _consider_owner(self, instance_id: str) -> None:
@@ -190,7 +191,7 @@ class Manager:
         if found is not None:
             await self._look_at_unseen(found.instances)
             view = self._sightings.view(found.group, found.instances, paused=paused)
-            await self._consider(view, bool(found.operations))
+            await self._consider(view, any(one.kind not in BACKGROUND for one in found.operations))
 
     async def _look_at_unseen(self, instances: tuple[Instance, ...]) -> None:
         """Those that are so new that no heartbeat has told of them: a decision about their group needs them."""

@@ -68,6 +68,11 @@ def holder_of(location: str) -> str | None:
     return parts.netloc or None if parts.scheme == "file" else None
 
 
+def name_of(location: str) -> str:
+    """The name in the storage, which is the same wherever the storage was moved to: folder and file."""
+    return "/".join(urlsplit(location).path.rsplit("/", 2)[-2:])
+
+
 class Phase(StrEnum):
     """What an agent is doing with a copy."""
 

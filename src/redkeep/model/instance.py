@@ -35,6 +35,11 @@ class Status(StrEnum):
         """No operation owns the instance."""
         return self in (Status.ACTIVE, Status.RESTART_REQUIRED, Status.ERROR)
 
+    @property
+    def steady(self) -> bool:
+        """Its server should be in its role: no operation is changing that (one that makes a backup only reads)."""
+        return self.settled or self is Status.BACKUP
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

@@ -25,6 +25,8 @@ class EnsureRunning:
     assignment: Assignment
     restart_token: str = ""
     """When given, and not the one of the last start: stop in order and start again."""
+    with_data: bool = False
+    """What `RestoreCopy` put in place must be there at its first start: NotNow when it is not (any more)."""
     kind: Literal["ensure_running"] = "ensure_running"
 
 
@@ -132,6 +134,57 @@ class EnsureRemoved:
     kind: Literal["ensure_removed"] = "ensure_removed"
 
 
+@dataclass(frozen=True, slots=True)
+class TakeCopy:
+    """A copy of the server's data is on its way into the storage of backups.
+
+    Answered at once; what becomes of it is in `ServerFacts.transfer`. It is of one replication id, or fails. The same
+    `attempt` again changes nothing.
+    """
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    backup_id: str
+    attempt: int
+    kind: Literal["take_copy"] = "take_copy"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreCopy:
+    """A stored copy is on its way to where a server of this instance will find it at its first start.
+
+    Answered at once, as `TakeCopy`. Nothing is put in place before size, checksum and structure were found right, and
+    nothing at all once a server was started there.
+    """
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    version: str
+    backup_id: str
+    attempt: int
+    name: str
+    """In the storage of backups."""
+    size_bytes: int
+    sha256: str
+    kind: Literal["restore_copy"] = "restore_copy"
+
+
+@dataclass(frozen=True, slots=True)
+class DropCopy:
+    """Nothing of this backup is stored any more, and no copy for it is under way on this host."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    backup_id: str
+    kind: Literal["drop_copy"] = "drop_copy"
+
+
+CopyOrder = TakeCopy | RestoreCopy | DropCopy
+"""What changes no server, and need not find one."""
+
 Order = (
     EnsureRunning
     | Promote
@@ -143,6 +196,7 @@ Order = (
     | AwaitReplicas
     | Configure
     | EnsureRemoved
+    | CopyOrder
 )
 
 
@@ -163,4 +217,6 @@ def target(order: Order) -> Target:
         case Configure(spec=spec, epoch=epoch):
             return Target(spec.instance_id, spec.group_id, epoch)
         case HoldWrites() | ReleaseWrites() | AwaitReplicas() | EnsureRemoved() | Isolate():
+            return Target(order.instance_id, order.group_id, order.epoch)
+        case TakeCopy() | RestoreCopy() | DropCopy():
             return Target(order.instance_id, order.group_id, order.epoch)

@@ -1,6 +1,8 @@
 """Create an instance: place it, start redis-server as nobody's replica, open it for writes.
 
-`args`: `instance`.
+From a backup: the copy is checked and put in place before the server is started.
+
+`args`: `instance`; `backup`, what to restore, if anything. `choice`: `fetches`, how often that was tried.
 """
 
 from __future__ import annotations
@@ -8,20 +10,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from redkeep.decide.topology import topology
+from redkeep.model.backup import holder_of
 from redkeep.model.instance import Status
 from redkeep.model.orders import EnsureRunning, Promote
 from redkeep.operations.context import Run
 from redkeep.operations.placing import ensure_placed, start_placed
+from redkeep.operations.restoring import fetch, restorable
 
 
 async def run(run: Run) -> None:
     name = run.arg("instance")
     await run.step("place", 0.1)
-    await ensure_placed(run, name)
+    backup = await restorable(run)
+    await ensure_placed(run, name, only=holder_of(backup.location) if backup else None)
+
+    if backup:
+        await run.step("fetch", 0.2)
+        await fetch(run, name, backup)
 
     run.mark("start", 0.3)
     told = topology(run.group.id, run.group.epoch, [run.instance(name)], name)
-    await start_placed(run, name, EnsureRunning(run.spec(run.instance(name)), run.assignment(run.instance(name), told)))
+    assigned = run.assignment(run.instance(name), told)
+    order = EnsureRunning(run.spec(run.instance(name)), assigned, with_data=backup is not None)
+    await start_placed(run, name, order)
 
     run.mark("load", 0.6)
     await run.until_loaded(run.instance(name))

@@ -15,14 +15,15 @@ SILENT = 10.0
 """A host that has said nothing for so many seconds gets no new servers."""
 
 
-async def ensure_placed(run: Run, instance_id: str) -> None:
-    """The instance has a host and a port. Raises NotNow when there is none at the moment."""
+async def ensure_placed(run: Run, instance_id: str, *, only: str | None = None) -> None:
+    """The instance has a host and a port; on host `only`, when that is given. Raises NotNow when there is none at the
+    moment."""
     if run.instance(instance_id).address is not None:
         return
     async with run.change() as tx:
         instance, now = run.instance(instance_id), await tx.now()
         found = place(
-            [host for host in await tx.hosts() if now - host.seen_at < SILENT],
+            [host for host in await tx.hosts() if now - host.seen_at < SILENT and only in (None, host.id)],
             await tx.instances(),
             version=instance.version,
             flavor=run.tools.flavors[instance.flavor_id],
@@ -31,8 +32,12 @@ async def ensure_placed(run: Run, instance_id: str) -> None:
             avoid=[(host, port) for host, port in run.operation.choice.get("avoid", ())],
         )
         if isinstance(found, NoPlace):
-            raise NotNow(f"no host can take {instance.name}: {found.reason}")
+            raise NotNow(f"{_nobody(only)} can take {instance.name}: {found.reason}")
         await tx.save(replace(instance, host_id=found.host_id, address=Address(found.address, found.port)))
+
+
+def _nobody(only: str | None) -> str:
+    return f"no host but {only} has the backup, and it" if only else "no host"
 
 
 async def start_placed(run: Run, instance_id: str, order: EnsureRunning) -> ServerFacts:

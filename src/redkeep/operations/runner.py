@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 
 from redkeep.errors import RedkeepError, Refused, StaleEpoch
 from redkeep.model.instance import Event
-from redkeep.model.operation import URGENT, Kind, Operation, State
+from redkeep.model.operation import BACKGROUND, URGENT, Kind, Operation, State
 from redkeep.operations import (
     add_replicas,
     become_independent,
     configure,
+    create_backup,
     create_instance,
+    delete_backup,
     delete_instance,
     detach_replica,
     eject_primary,
@@ -58,6 +60,8 @@ RUNBOOKS: Mapping[Kind, Runbook] = {
     Kind.DETACH_REPLICA: Runbook(detach_replica.run, detach_replica.give_up),
     Kind.EJECT_PRIMARY: Runbook(eject_primary.run, eject_primary.give_up),
     Kind.BECOME_INDEPENDENT: Runbook(become_independent.run, become_independent.give_up),
+    Kind.CREATE_BACKUP: Runbook(create_backup.run, create_backup.give_up),
+    Kind.DELETE_BACKUP: Runbook(delete_backup.run, delete_backup.give_up),
 }
 
 CRASHES_ALLOWED = 5
@@ -70,9 +74,11 @@ def retry_pause(attempts: int) -> float:
 
 
 def next_up(operations: Sequence[Operation], now: float) -> Operation | None:
-    """The urgent one first, then the oldest whose time has come. Others wait behind one that is to be retried."""
+    """The urgent one first, then the oldest whose time has come. Others wait behind one that is to be retried, but
+    nobody waits behind one that works in the background."""
     urgent = [one for one in operations if one.kind in URGENT]
-    first = (urgent or operations)[:1]
+    others = [one for one in operations if one.kind not in BACKGROUND]
+    first = (urgent or others or operations)[:1]
     return next((one for one in first if one.not_before <= now), None)
 
 

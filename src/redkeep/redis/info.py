@@ -60,3 +60,25 @@ def keys(info: Mapping[str, Any]) -> int:
     """Keys in all databases."""
     databases = (value for name, value in info.items() if name.startswith("db") and isinstance(value, Mapping))
     return sum(int(database["keys"]) for database in databases)
+
+
+def has_child(info: Mapping[str, Any]) -> bool:
+    """A child of the server is at work on its data: it starts no other until that ends."""
+    return bool(int(info["rdb_bgsave_in_progress"])) or bool(int(info["aof_rewrite_in_progress"]))
+
+
+def saves(info: Mapping[str, Any]) -> bool:
+    """A BGSAVE is under way."""
+    return bool(int(info["rdb_bgsave_in_progress"]))
+
+
+def saved_fraction(info: Mapping[str, Any]) -> float:
+    """How much of its keys the BGSAVE that is under way has written, from 0 to 1."""
+    total, done = int(info.get("current_save_keys_total", 0)), int(info.get("current_save_keys_processed", 0))
+    return min(1.0, done / total) if total > 0 else 0.0
+
+
+def data_bytes(info: Mapping[str, Any]) -> int:
+    """Memory that the data takes: without the buffers of clients and replicas, which come and go."""
+    buffers = ("mem_replication_backlog", "mem_clients_slaves", "mem_clients_normal")
+    return max(0, int(info["used_memory"]) - sum(int(info.get(name, 0)) for name in buffers))

@@ -9,6 +9,7 @@ from redkeep.agent.service import Agent
 from redkeep.config import Config
 from redkeep.errors import Refused
 from redkeep.services import on_stop, open_bus
+from redkeep.storage import open_storage
 from redkeep.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ async def run(config: Config) -> None:
         raise Refused("there is no redis-server 6.2 or newer on this machine: `redkeep doctor` says how to get one")
     vault = Vault.open(config.key_file, create=False)
     async with open_bus(config, vault, f"agent-{config.agent.host_id}") as bus:
-        agent = Agent(config.agent, bus, vault)
+        agent = Agent(config.agent, bus, vault, open_storage(config.backup))
         task = asyncio.ensure_future(agent.run())
         on_stop(task.cancel)
         try:

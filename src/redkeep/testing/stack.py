@@ -31,8 +31,9 @@ from redkeep.model.operation import Kind
 from redkeep.northbound.bus import RedisBus
 from redkeep.operations.context import StepHook, Tools, no_hook
 from redkeep.orders import BusAgents
-from redkeep.ports import Store
+from redkeep.ports import BackupStorage, Store
 from redkeep.redis.versions import find_servers
+from redkeep.storage import StorageSettings, open_storage
 from redkeep.store.sql import open_store
 from redkeep.testing.servers import RedisProcess, free_port
 from redkeep.vault import Vault
@@ -77,6 +78,8 @@ class Stack:
     manager_options: dict[str, Any] = field(default_factory=dict)
     agent_options: dict[str, Any] = field(default_factory=dict)
     api_options: dict[str, Any] = field(default_factory=dict)
+    backup_storage: BackupStorage | None = None
+    """In place of the usual directory."""
     parts: list[Part] = field(default_factory=list)
     store: Store | None = None
     api: httpx.AsyncClient | None = None
@@ -99,6 +102,12 @@ class Stack:
     def bus(self, name: str) -> RedisBus:
         return RedisBus(self.control.address, name=name)
 
+    def storage(self, host_id: str) -> BackupStorage:
+        """Where a host keeps its backups: a directory that all have, since they are one machine."""
+        if self.backup_storage is not None:
+            return self.backup_storage
+        return open_storage(StorageSettings(f"file://{self.directory}/backups", host_id, shared=True))
+
     async def start_agent(self, host_id: str = "host-1", **options: Any) -> Part:
         base = free_port()
         settings = AgentSettings(
@@ -111,7 +120,7 @@ class Stack:
         )
         settings = replace(settings, **{**self.agent_options, **options})
         bus = self.bus(f"agent-{host_id}")
-        agent = Agent(settings, bus, self.vault)
+        agent = Agent(settings, bus, self.vault, self.storage(host_id))
         return self._add(Part(asyncio.create_task(agent.run(), name=f"agent {host_id}"), agent, bus))
 
     async def start_manager(self, name: str = "manager-1", at_step: StepHook = no_hook, **options: Any) -> Part:
