@@ -37,6 +37,7 @@ AWAY = (0.0, 1.5)
 QUICK: dict[str, Any] = {"word_seconds": WORD, "look_interval": 0.2, "repair_pause": 1.0, "lease_seconds": 2.0}
 WHOLE_LIMIT = 60.0
 """Seconds after which a group that is still not whole has been given up."""
+PROMOTE: dict[str, Any] = {"promote_to_replica_source": {}}
 CALM = 20
 """Acknowledged writes before a fault, and after everything is whole again."""
 
@@ -125,7 +126,7 @@ async def kill_control(arena: Arena) -> None:
 
 async def promote(arena: Arena) -> None:
     replica = await arena.one_of(Role.REPLICA)
-    await arena.ask("POST", f"/instances/{replica.id}/action", {"promote_to_replica_source": {}})
+    await arena.ask("POST", f"/instances/{replica.id}/action", PROMOTE)
 
 
 async def restart(arena: Arena) -> None:
@@ -230,7 +231,14 @@ async def play(made: Arena, writing: Load, faults: Sequence[Fault], limit: float
     if not wrong:
         findings, impossible = await writing.verdict()
         wrong += _breaches(made, findings, impossible)
+        wrong += await _changed_by_asking_again(made)
     return Outcome(tuple(fault.__name__ for fault in faults), time.monotonic() - began, findings, tuple(wrong))
+
+
+async def _changed_by_asking_again(made: Arena) -> list[str]:
+    """The present primary is promoted once more."""
+    primary = await made.one_of(Role.PRIMARY)
+    return await invariants.changed_by_repeating(made.found, "POST", f"/instances/{primary.id}/action", PROMOTE)
 
 
 async def _addresses(made: Arena) -> list[Address]:
