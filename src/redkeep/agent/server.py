@@ -47,6 +47,8 @@ START_LIMIT = 15.0
 """Seconds within which a new process must answer, be it that it is loading."""
 STOP_LIMIT = 60.0
 """Seconds that an orderly stop may take before the process is killed: it saves its data set."""
+ABSENCE = 1.0
+"""Seconds between two looks at the pulse after which it was the agent that was stopped, or starved."""
 ACKNOWLEDGE_LIMIT = 0.2
 """Seconds that replicas get to acknowledge, when they alone carry a primary's right to write."""
 
@@ -79,6 +81,7 @@ class Server:
         self._expected_to_exit = False
         self._answered = time.monotonic()
         self._started = 0.0
+        self._watched_at = 0.0
         self._detail = ""
 
     # --- identity -------------------------------------------------------------------------------------------------
@@ -397,6 +400,10 @@ class Server:
         """Ping; kill a hung server that has replicas, so that it cannot wake up and accept writes unnoticed."""
         if self._watch is None:
             return
+        now, before = time.monotonic(), self._watched_at
+        self._watched_at = now
+        if now - before > ABSENCE:
+            self._answered = now  # nobody asked meanwhile: that silence was our own
         stopped = is_stopped(self._watch.pid)
         if not stopped:
             with contextlib.suppress(RedkeepError):
@@ -444,7 +451,7 @@ class Server:
         """
         assignment = self.record.assignment
         wanted, patience = majority(assignment.group_size) - 1, int(ACKNOWLEDGE_LIMIT * 1000)
-        if not wanted:
+        if not wanted or self.facts.role is Role.REPLICA:  # as one that has just been started, it refuses by itself
             return True
         said = await self._connected.run(
             words.tell_clients(_news(assignment)),
