@@ -292,6 +292,7 @@ def main() -> int:
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends like Ctrl-C: cleaned up
     outcomes = asyncio.run(rounds(asked.rounds, seed, asked.durability, told=_say))
     return 1 if outcomes[-1].wrong else 0
 
