@@ -33,7 +33,7 @@ POLL = 0.05
 SAVE_LIMIT = 4 * 3600.0
 """Seconds that other children of the server and BGSAVE may take together."""
 
-_ABOUT_SAVING = ("saving", "fork", "Write error", "opening")
+_ABOUT_TROUBLE = ("rror saving", "saving error", "saving terminated", "Can't save", "Failed opening")
 
 Tell = Callable[[Phase, float], None]
 
@@ -173,10 +173,10 @@ def _in_words(moment: Moment) -> str:
 
 
 def _complaint(directory: Path) -> str:
-    """The last that the server wrote down about saving."""
+    """The last that the server and its child wrote down about saving."""
     try:
         lines = (directory / "redis.log").read_text(errors="replace")[-8192:].splitlines()
     except OSError as error:
         return f"and its log cannot be read: {error.strerror}"
-    about = [line for line in lines if any(word in line for word in _ABOUT_SAVING)]
-    return about[-1].strip() if about else "its log does not say why"
+    about = [line.strip() for line in lines if any(word in line for word in _ABOUT_TROUBLE)]
+    return "; ".join(about[-2:]) or "its log does not say why"
