@@ -110,15 +110,15 @@ async def test_19_a_primary_whose_disk_is_full_keeps_its_place_gives_its_data_an
             await found.start_agent("host-2")
             body = {"instance": {"name": "replica", "replica_of": primary.id}}
 
-            async def taken() -> str:
-                """Refused for as long as the host's last word is that its disk is full."""
-                assert found.api is not None
-                reply = await found.api.post("/instances", json=body)
-                assert reply.status_code in (202, 200, 413)
-                return str(reply.json()["instance"]["id"]) if reply.is_success else ""
+            async def told_of_room() -> bool:
+                """Until then a replica is refused: the primary could not save what it holds."""
+                assert found.store is not None
+                async with found.store.read() as tx:
+                    return all(host.disk_free_bytes > 1 << 30 for host in await tx.hosts())
 
-            made = await found.eventually(taken, 30, what="an order of a replica")
-            await found.until(made, "ACTIVE", 60)
+            await found.eventually(told_of_room, 30, what="a word of the room that there is")
+            made = (await found.call("POST", "/instances", body))["instance"]
+            await found.until(made["id"], "ACTIVE", 60)
             assert (await playing.primary()).id == primary.id
             for part in (agent, manager):
                 await part.kill()
