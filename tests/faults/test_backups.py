@@ -38,7 +38,7 @@ async def say(playing: Scene, one: Instance, *command: str | int) -> Any:
     """As its agent does."""
     password = playing.found.vault.unseal((await playing.group()).secrets.admin)
     async with admin(playing, one, password) as redis:
-        return await redis.execute_command(*command)
+        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 async def slowly_saving(playing: Scene) -> None:

@@ -173,7 +173,7 @@ async def test_a_lost_announcement_is_made_good_by_the_next_heartbeat(cluster: C
     async with site(cluster, 1) as made:
         one = made.controllers[0]
         one.availability._digest = "something older"
-        await until(lambda: one.availability.reads == 2)
+        await until(lambda: one.availability.reads >= 2)
         await until(lambda: one.availability._digest != "something older")
         assert one.generations == [one.availability.generation]
 

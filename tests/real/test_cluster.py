@@ -14,7 +14,8 @@ from redkeep.model.slots import ClusterView, slot_of
 from redkeep.northbound import ServerError, connect
 from redkeep.northbound.cluster import ClusterClient
 from redkeep.redis.versions import find_servers
-from redkeep.testing.clusters import ClusterProcesses, cluster_processes, free_cluster_port, wait_until
+from redkeep.testing.clusters import ClusterProcesses, cluster_processes, wait_until
+from redkeep.testing.servers import free_port
 
 pytestmark = pytest.mark.real
 
@@ -144,7 +145,7 @@ async def test_a_node_that_comes_back_under_another_address_is_found(cluster: Cl
     async with connected(cluster) as client:
         n = cluster.owner(slot_of(b"moves house"))
         await asyncio.to_thread(cluster.kill, n)
-        cluster.servers[n].port = free_cluster_port()
+        cluster.servers[n].port = free_port()
         cluster.servers[n].address = type(cluster.servers[n].address)("127.0.0.1", cluster.servers[n].port)
         await asyncio.to_thread(cluster.restart, n)
 

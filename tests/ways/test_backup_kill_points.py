@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -158,7 +159,12 @@ async def test_an_agent_that_is_killed_at_work_begins_anew_and_leaves_nothing(mo
         begin = take if moment == "saving" else restore
         copies = agent.service._copies
         original = copies._begin
-        copies._begin = lambda *arguments: (original(*arguments), begun.set())
+
+        def begin_and_say(*arguments: Any) -> Any:
+            begun.set()
+            return original(*arguments)
+
+        copies._begin = begin_and_say
         await begin(found)
         async with asyncio.timeout(10):
             await begun.wait()

@@ -15,16 +15,7 @@ from redkeep.model.slots import SLOTS, ClusterView, parse_nodes
 from redkeep.model.topology import Address
 from redkeep.testing.servers import RedisProcess, free_port
 
-BUS = 10_000
-"""The bus listens this far above the port, if nothing else is said; Redis 6.2 knows nothing else."""
 PATIENCE = 30.0
-
-
-def free_cluster_port() -> int:
-    """A free port whose bus port exists."""
-    while (port := free_port()) > 65535 - BUS:
-        pass
-    return port
 
 
 def wait_until(claim: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
@@ -72,7 +63,7 @@ class ClusterProcesses:
 
     def add(self) -> int:
         """Start one more node that knows nobody; its place."""
-        server = RedisProcess(*self._directives, version=self._version, port=free_cluster_port())
+        server = RedisProcess(*self._directives, version=self._version, port=free_port())
         self.servers.append(server)
         server.start()
         return len(self.servers) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,12 +20,27 @@ from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError  # 
 from redkeep.model.topology import Address
 from redkeep.redis.versions import find_servers
 
+BUS = 10000
+"""What Redis Cluster adds to a node's port for its bus."""
+
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    """A TCP port of 127.0.0.1 that nobody uses at this moment, nor the one of its cluster bus.
+
+    Below those that the kernel gives to outgoing connections: one of these would take it between now and its use.
+    """
+    while not all(map(_is_free, (port := random.randrange(10000, 22000), port + BUS))):  # noqa: S311
+        pass
+    return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class RedisProcess:

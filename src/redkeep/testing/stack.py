@@ -115,8 +115,8 @@ class Stack:
             address="127.0.0.1",
             directory=self.directory / host_id,
             programs=self.versions,
-            port_low=min(base, 60000),
-            port_high=min(base, 60000) + 200,
+            port_low=base,
+            port_high=base + 200,
         )
         settings = replace(settings, **{**self.agent_options, **options})
         bus = self.bus(f"agent-{host_id}")
