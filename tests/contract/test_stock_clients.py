@@ -28,6 +28,7 @@ from troveclient.apiclient import exceptions
 
 from redkeep.api.app import create_app
 from redkeep.api.settings import ApiSettings
+from redkeep.model.backup import BackupStatus
 from redkeep.model.instance import Applied, Host, Status
 from redkeep.model.operation import Kind, Operation, State
 from redkeep.model.topology import Address, Role
@@ -62,6 +63,11 @@ async def carry_out(tx: Transaction, operation: Operation) -> None:
             else replace(one, role=Role.REPLICA, replica_of=about)
             for one in members
         ]
+    elif operation.kind in (Kind.CREATE_BACKUP, Kind.DELETE_BACKUP):
+        backup = await tx.backup(str(operation.args["backup"]))
+        done = BackupStatus.COMPLETED if operation.kind is Kind.CREATE_BACKUP else BackupStatus.DELETED
+        assert backup is not None
+        await tx.save(replace(backup, status=done, size_bytes=2**29, location="s3://keep/b/1.rdb"))
     elif operation.kind is Kind.RESIZE_INSTANCE:
         flavor, volume = operation.args.get("flavor"), operation.args.get("volume_gb")
         members = [
@@ -268,7 +274,7 @@ def test_the_bindings_turn_faults_into_their_exceptions(keep: Keep) -> None:
     with pytest.raises(exceptions.NotFound):
         trove.clusters.get("none")
     with pytest.raises(exceptions.HttpNotImplemented):
-        trove.backups.list()
+        trove.backups.create("half", "00000000-0000-0000-0000-000000000000", incremental=True)
 
 
 def test_the_bindings_configure_and_upgrade(keep: Keep) -> None:
@@ -308,6 +314,26 @@ def test_the_bindings_need_no_identity_service(keep: Keep) -> None:
     auth = http_basic.HTTPBasicAuth(endpoint=endpoint, username="demo", password=PASSWORD)
 
     assert client.Client("1.0", session=session.Session(auth=auth)).flavors.list()
+
+
+def test_the_bindings_back_up_and_restore(keep: Keep) -> None:
+    trove = keep.trove()
+    source = trove.instances.create("precious", 1, volume={"size": 1})
+    active(trove, source.id)
+
+    made = trove.backups.create("nightly", source.id, description="every night")
+    until(lambda: trove.backups.get(made.id).status == "COMPLETED")
+    active(trove, source.id)
+    assert trove.backups.get(made.id).size == 0.5
+    assert [each.id for each in trove.backups.list(instance_id=source.id)] == [made.id]
+    assert [each.id for each in trove.instances.backups(source.id)] == [made.id]
+    copy = trove.instances.create("copy of it", 1, volume={"size": 1}, restorePoint={"backupRef": made.id})
+    active(trove, copy.id)
+
+    trove.backups.delete(made.id)
+    until(lambda: trove.backups.list(instance_id=source.id) == [])
+    with pytest.raises(exceptions.NotFound):
+        trove.backups.get(made.id)
 
 
 # --- The command lines --------------------------------------------------------------------------------------------
@@ -370,3 +396,24 @@ def test_the_legacy_trove_client_works_too(keep: Keep) -> None:
 
     assert (made.returncode, listed.returncode, rooted.returncode) == (0, 0, 0), made.stderr + listed.stderr
     assert {"legacy", "legacy-copy"} <= {each["name"] for each in json.loads(listed.stdout)}
+
+
+def test_openstack_and_trove_back_up_and_restore_by_name(keep: Keep) -> None:
+    source = keep.trove().instances.create("ledger", 1, volume={"size": 1})
+    active(keep.trove(), source.id)
+
+    made = keep.openstack("backup", "create", "evening", "--instance", "ledger", "--description", "all of it")
+    until(lambda: keep.trove().backups.get(made["id"]).status == "COMPLETED")
+    listed = keep.openstack("backup", "list", "--instance", "ledger")
+    shown = keep.openstack("backup", "show", "evening")
+    size = ("--flavor", "1", "--size", "1", "--datastore", "redis", "--datastore-version", "7.0")
+    copy = keep.openstack("instance", "create", "ledger-copy", *size, "--backup", "evening")
+    active(keep.trove(), copy["id"])
+    legacy = keep.run("trove", "--json", "backup-list")
+    keep.run("openstack", "database", "backup", "delete", "evening")
+    until(lambda: keep.openstack("backup", "list", "--instance", "ledger") == [], seconds=20)
+
+    assert [(each["Name"], each["Status"]) for each in listed] == [("evening", "COMPLETED")]
+    assert (shown["datastore"], shown["datastore_version"], shown["description"]) == ("redis", "7.0", "all of it")
+    assert legacy.returncode == 0, legacy.stderr
+    assert "evening" in {each["name"] for each in json.loads(legacy.stdout)}

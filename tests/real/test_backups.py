@@ -9,16 +9,25 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from redkeep.errors import Refused
 from redkeep.model.backup import Backup, BackupStatus
 from redkeep.model.instance import Status
+from redkeep.redis.checker import check_rdb
 from redkeep.redis.versions import find_servers
+from redkeep.testing.servers import free_port, redis_process
 from redkeep.testing.stack import Stack, stack
 
-pytestmark = pytest.mark.real
+pytestmark = [
+    pytest.mark.real,
+    # moto's own; nothing of it is ours to change.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
 
 VERSIONS = list(find_servers())
 QUICK = {"lease_seconds": 1.0, "look_interval": 0.2}
@@ -304,3 +313,70 @@ async def test_data_that_went_with_a_port_that_was_taken_is_fetched_again() -> N
         assert made["port"] == agent._settings.port_low + 2
         async with client(found, made, "copy") as redis:
             assert await redis.get("kept") == "yes"
+
+
+async def test_a_backup_goes_through_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    port = free_port()
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    url = f"http://127.0.0.1:{port}"
+    bucket = boto3.session.Session().resource("s3", endpoint_url=url).create_bucket(Bucket="keep")
+    options = {"url": "s3://keep/deep", "endpoint_url": url}
+    async with stack(manager_options=QUICK, backup_options=options) as found:
+        await found.start_agent()
+        await found.start_manager()
+        source = await found.create()
+        async with client(found, source) as redis:
+            await fill(redis)
+        backup = await completed(found, source["id"])
+        before = await contents(found, source)
+        (kept,) = bucket.objects.all()
+
+        made = await found.create("copy", restorePoint={"backupRef": backup.id})
+        restored = await contents(found, made, "copy")
+        await found.call("DELETE", f"/backups/{backup.id}", expect=202)
+        await until(found, backup.id, BackupStatus.DELETED)
+
+        assert (backup.location, kept.size) == (f"s3://keep/deep/{backup.id}/1.rdb", backup.size_bytes)
+        assert restored == before
+        assert list(bucket.objects.all()) == []
+    server.stop()
+
+
+async def test_what_only_one_host_has_is_restored_there() -> None:
+    async with stack(manager_options=QUICK, backup_options={"shared": False}) as found:
+        for host in ("host-1", "host-2"):
+            await found.start_agent(host)
+        await found.start_manager()
+        source = await found.create()
+        backup = await completed(found, source["id"])
+        (holder,) = [one.host_id for one in await found.rows()]
+
+        made = await found.create("copy", restorePoint={"backupRef": backup.id})  # the other host has fewer servers
+        elsewhere = await found.create("plain")
+
+        hosts = {one.id: one.host_id for one in await found.rows()}
+        assert backup.location.startswith(f"file://{holder}/")
+        assert hosts[made["id"]] == holder
+        assert hosts[elsewhere["id"]] != holder
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_redis_own_check_refuses_what_is_cut_off_or_changed_anywhere(version: str, tmp_path: Path) -> None:
+    program, file = find_servers()[version], tmp_path / "copy.rdb"
+    with redis_process(version=version) as server, server.client() as redis:
+        redis.set("key", "value")
+        redis.save()
+        whole = (server.directory / "dump.rdb").read_bytes()
+
+    file.write_bytes(whole)
+    await check_rdb(program, file)
+    damaged = [whole[:length] for length in range(0, len(whole), 7)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :] for at in range(0, len(whole), 7)]
+    for content in damaged:
+        file.write_bytes(content)
+        with pytest.raises(Refused, match="not one that"):
+            await check_rdb(program, file)

@@ -3,7 +3,7 @@
 Redis with an append-only file loads nothing but that, and one that begins as an RDB is read as one. So the copy becomes
 the append-only file itself (7.0 makes it the base of its own kind at the start): the server comes up with persistence
 on, and a crash at any moment costs nothing. Starting without and switching it on later would leave a gap in which a
-restart loads nothing (see ADR 11).
+restart loads nothing (see ADR 15).
 """
 
 from __future__ import annotations

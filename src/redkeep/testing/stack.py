@@ -78,8 +78,7 @@ class Stack:
     manager_options: dict[str, Any] = field(default_factory=dict)
     agent_options: dict[str, Any] = field(default_factory=dict)
     api_options: dict[str, Any] = field(default_factory=dict)
-    backup_storage: BackupStorage | None = None
-    """In place of the usual directory."""
+    backup_options: dict[str, Any] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
     store: Store | None = None
     api: httpx.AsyncClient | None = None
@@ -104,9 +103,8 @@ class Stack:
 
     def storage(self, host_id: str) -> BackupStorage:
         """Where a host keeps its backups: a directory that all have, since they are one machine."""
-        if self.backup_storage is not None:
-            return self.backup_storage
-        return open_storage(StorageSettings(f"file://{self.directory}/backups", host_id, shared=True))
+        usual = StorageSettings(f"file://{self.directory}/backups", host_id, shared=True)
+        return open_storage(replace(usual, **self.backup_options))
 
     async def start_agent(self, host_id: str = "host-1", **options: Any) -> Part:
         base = free_port()
