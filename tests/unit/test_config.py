@@ -186,3 +186,12 @@ def test_clients_read_the_password_and_the_region_as_they_are(password: str, reg
     assert cloud["region_name"] == region
     assert exports["OS_PASSWORD"] == password
     assert exports["OS_REGION_NAME"] == region
+
+
+def test_backups_lie_in_the_state_directory_unless_another_place_is_named(tmp_path: Path) -> None:
+    usual = settings(tmp_path / "a b").backup
+    bucket = settings(tmp_path / "c", "[backup]\nstorage = s3://keep/x\nendpoint_url = http://s3\nshared = true").backup
+
+    assert (usual.url, usual.shared) == (f"file://{tmp_path}/a%20b/backups", False)
+    assert (bucket.url, bucket.endpoint_url, bucket.shared) == ("s3://keep/x", "http://s3", True)
+    assert usual.host_id == settings(tmp_path / "c").agent.host_id
