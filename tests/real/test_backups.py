@@ -117,8 +117,8 @@ async def fill(redis: Redis) -> None:
 
 @contextlib.asynccontextmanager
 async def writing(redis: Redis) -> AsyncIterator[None]:
-    """Two keys that are equal at every moment, and load beside them."""
-    stop = asyncio.Event()
+    """Two keys that are equal at every moment, and load beside them. It is under way when the block begins."""
+    stop, going = asyncio.Event(), asyncio.Event()
 
     async def write() -> None:
         number = 0
@@ -126,10 +126,12 @@ async def writing(redis: Redis) -> AsyncIterator[None]:
             number += 1
             with contextlib.suppress(RedisError):
                 await redis.mset({"first": number, "second": number, f"w:{number % 5000}": "y" * 100})
+                going.set()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(write())
         try:
+            await going.wait()
             yield
         finally:
             stop.set()
