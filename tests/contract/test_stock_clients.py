@@ -85,9 +85,9 @@ async def carry_out(tx: Transaction, operation: Operation) -> None:
             )
             for one in members
         ]
-    for number, one in enumerate(members):
+    for one in members:
         if one.status is not Status.SHUTDOWN:
-            place = one.address or Address("10.0.0.1", 7000 + hash(one.id) % 1000 + number)
+            place = one.address or Address("10.0.0.1", 10000 + int(one.id.replace("-", ""), 16) % 50000)
             await tx.save(replace(one, status=Status.ACTIVE, host_id="h1", address=place))
     await tx.save(replace(operation, state=State.DONE))
 

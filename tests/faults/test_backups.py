@@ -41,12 +41,12 @@ async def say(playing: Scene, one: Instance, *command: str | int) -> Any:
         return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-async def slowly_saving(playing: Scene) -> None:
-    """Every member has data, and takes its time to save it."""
+async def slowly_saving(playing: Scene, delay: int = SLOW) -> None:
+    """Every member has data, and takes its time to save it: so many microseconds for each key."""
     async with playing.redis(await playing.primary()) as redis:
         await redis.mset({f"data:{number}": number for number in range(KEYS)})
     for one in await playing.members():
-        await say(playing, one, "CONFIG", "SET", "rdb-key-save-delay", SLOW)
+        await say(playing, one, "CONFIG", "SET", "rdb-key-save-delay", delay)
 
 
 async def hasten(playing: Scene) -> None:
@@ -177,7 +177,7 @@ async def test_44_a_child_that_is_killed_again_and_again_ends_in_failed_and_the_
 
 async def test_44_other_changes_do_not_wait_for_a_backup() -> None:
     async with scene(replicas=1) as playing:
-        await slowly_saving(playing)
+        await slowly_saving(playing, 4 * SLOW)
         backup_id = await order(playing)
         replica = await midway(playing, backup_id)
 

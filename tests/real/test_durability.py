@@ -47,7 +47,7 @@ async def test_sync_loses_nothing_that_was_acknowledged_when_the_primary_is_kill
         await group(found, "sync", 2, version)
         seeds = [str(one.address) for one in await found.rows()]
         async with await connect(seeds, password=found.passwords["db"], confirm=True) as client:
-            assert client.confirmations == 1
+            assert client.confirmations >= 1
             async with Writer(client) as writer:
                 await writer.further(200)
                 server(found, (await of_role(found, Role.PRIMARY))[0], signal.SIGKILL)

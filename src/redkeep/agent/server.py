@@ -47,8 +47,6 @@ START_LIMIT = 15.0
 """Seconds within which a new process must answer, be it that it is loading."""
 STOP_LIMIT = 60.0
 """Seconds that an orderly stop may take before the process is killed: it saves its data set."""
-ABSENCE = 1.0
-"""Seconds between two looks at the pulse after which it was the agent that was stopped, or starved."""
 ACKNOWLEDGE_LIMIT = 0.2
 """Seconds that replicas get to acknowledge, when they alone carry a primary's right to write."""
 
@@ -81,7 +79,6 @@ class Server:
         self._expected_to_exit = False
         self._answered = time.monotonic()
         self._started = 0.0
-        self._watched_at = 0.0
         self._detail = ""
 
     # --- identity -------------------------------------------------------------------------------------------------
@@ -400,10 +397,6 @@ class Server:
         """Ping; kill a hung server that has replicas, so that it cannot wake up and accept writes unnoticed."""
         if self._watch is None:
             return
-        now, before = time.monotonic(), self._watched_at
-        self._watched_at = now
-        if now - before > ABSENCE:
-            self._answered = now  # nobody asked meanwhile: that silence was our own
         stopped = is_stopped(self._watch.pid)
         if not stopped:
             with contextlib.suppress(RedkeepError):

@@ -53,8 +53,15 @@ class GroupClient(Client):
 
     @property
     def confirmations(self) -> int:
-        """What the news says, or when we were told to confirm: with the primary, more than half of those we know."""
-        return self.topology.confirmations or (len(self.topology.nodes) // 2 if self.confirm else 0)
+        """What the news says.
+
+        When we were told to confirm: with the primary, more than half of those we know, and one at the least while no
+        news has told how many there are.
+        """
+        if not self.confirm:
+            return self.topology.confirmations
+        known = len(self.topology.nodes) // 2
+        return max(self.topology.confirmations, known if self.topology.group_id else max(1, known))
 
     @property
     def primaries(self) -> tuple[Address, ...]:

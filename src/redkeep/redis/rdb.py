@@ -44,7 +44,7 @@ class RdbHeader:
 def parse_header(head: bytes) -> RdbHeader:
     """Read the first `HEAD_BYTES` of a file. Raises Refused when that is no RDB."""
     version = head[5:9]
-    if head[:5] != _MAGIC or not version.isdigit():
+    if head[:5] != _MAGIC or len(version) < 4 or not version.isdigit():
         raise Refused("this is not an RDB file: it does not begin with REDIS and a version")
     return RdbHeader(int(version), dict(_aux_fields(head)))
 
