@@ -41,12 +41,12 @@ async def say(playing: Scene, one: Instance, *command: str | int) -> Any:
         return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-async def slowly_saving(playing: Scene, delay: int = SLOW) -> None:
-    """Every member has data, and takes its time to save it: so many microseconds for each key."""
+async def slowly_saving(playing: Scene) -> None:
+    """Every member has data, and takes its time to save it."""
     async with playing.redis(await playing.primary()) as redis:
         await redis.mset({f"data:{number}": number for number in range(KEYS)})
     for one in await playing.members():
-        await say(playing, one, "CONFIG", "SET", "rdb-key-save-delay", delay)
+        await say(playing, one, "CONFIG", "SET", "rdb-key-save-delay", SLOW)
 
 
 async def hasten(playing: Scene) -> None:
@@ -177,11 +177,11 @@ async def test_44_a_child_that_is_killed_again_and_again_ends_in_failed_and_the_
 
 async def test_44_other_changes_do_not_wait_for_a_backup() -> None:
     async with scene(replicas=1) as playing:
-        await slowly_saving(playing, 4 * SLOW)
+        await slowly_saving(playing)
         backup_id = await order(playing)
         replica = await midway(playing, backup_id)
 
-        await playing.found.call("POST", f"/instances/{replica.id}/action", {"restart": {}}, expect=202)
+        await playing.found.call("POST", f"/instances/{replica.id}/action", {"resize": {"flavorRef": 2}}, expect=202)
         await playing.found.until(replica.id, "ACTIVE", 10)
         still_running = (await backup_of(playing, backup_id)).status.running
         await hasten(playing)

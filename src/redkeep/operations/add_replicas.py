@@ -91,7 +91,11 @@ async def _require_room(run: Run) -> None:
 
 
 async def _until_synchronised(run: Run, names: list[str], *, done: float, share: float) -> None:
-    """Each has completed its first synchronisation and applied what the primary had then: the stream flows."""
+    """Each has completed its first synchronisation, and applied more than the primary had then: the stream flows.
+
+    Until a replica's first acknowledgement, up to a second later, a primary that sends without a file keeps all that is
+    new to itself, though the link is up on both sides. Its pings move the offset, so there is always more to come.
+    """
     pending = list(names)
     marks: dict[str, int] = {}
     told = asyncio.get_running_loop().time()
@@ -104,7 +108,7 @@ async def _until_synchronised(run: Run, names: list[str], *, done: float, share:
         for name in pending:
             if offset >= 0 and name in facts and _linked(facts[name]):
                 marks.setdefault(name, offset)
-        behind = {name for name in pending if name not in facts or facts[name].offset < marks.get(name, sys.maxsize)}
+        behind = {name for name in pending if name not in facts or facts[name].offset <= marks.get(name, sys.maxsize)}
         pending = [name for name in pending if name in behind]
         if pending:
             part = 1 - sum(1 - _received(facts.get(name)) for name in pending) / len(names)
