@@ -606,7 +606,7 @@ async def test_an_isolated_replica_carries_nobody_and_keeps_what_it_has() -> Non
         told = await here.start(spec, other)
         async with client(spec) as redis:
             await redis.set("key", "kept")
-            await redis.wait(1, 1000)
+            await here.found.eventually(lambda: redis.wait(1, 300), 5, what="the first acknowledgement")
 
         await here.tell(Isolate("two", GROUP, 1))
 
