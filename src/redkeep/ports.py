@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from redkeep.model.backup import Backup
+from redkeep.model.cluster import Cluster
 from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
@@ -104,6 +105,8 @@ class WholeGroup:
     """Those that are open, oldest first."""
     now: float
     """The store's clock."""
+    cluster: Cluster | None = None
+    """The cluster that the instances are members of, if they are."""
 
 
 class Transaction(Protocol):
@@ -160,6 +163,14 @@ class Transaction(Protocol):
         """A project's configuration groups that are not deleted, by id."""
         ...
 
+    async def cluster(self, cluster_id: str) -> Cluster | None:
+        """One cluster, deleted ones included. Whoever changes it locks its group, which has the same id."""
+        ...
+
+    async def clusters(self, project_id: str) -> list[Cluster]:
+        """A project's clusters that are not deleted, oldest first."""
+        ...
+
     async def backup(self, backup_id: str, *, lock: bool = False) -> Backup | None:
         """One backup, deleted ones included; with `lock` nobody else may change it, or begin to use it, until the block
         ends. Whoever locks groups as well locks it last."""
@@ -177,13 +188,13 @@ class Transaction(Protocol):
         """The newest events, newest first."""
         ...
 
-    async def save(self, *rows: Group | Instance | Operation | Host | Configuration | Backup) -> None:
+    async def save(self, *rows: Group | Instance | Operation | Host | Configuration | Backup | Cluster) -> None:
         """Insert or replace each row by its id, in whatever order makes sense.
 
         The lease of a group that is there (`epoch`, `holder`, `lease_until`) is left as it is: claim, renew and release
         alone write it, so that saving a group which was read before somebody claimed it gives nothing back. Raises
         Refused, kind `conflict` when two instances that are not deleted would have the same address, and `missing`
-        when the group of an instance, an operation or a backup is not there.
+        when the group of an instance, a cluster, an operation or a backup is not there.
         """
         ...
 

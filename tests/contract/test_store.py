@@ -12,6 +12,7 @@ import pytest
 
 from redkeep.errors import Refused, Unavailable
 from redkeep.model.backup import Backup, BackupStatus
+from redkeep.model.cluster import Cluster, ClusterTask
 from redkeep.model.instance import (
     Applied,
     Configuration,
@@ -62,7 +63,11 @@ def a_backup(backup_id: str = "b", **changes: Any) -> Backup:
     return replace(Backup(backup_id, "p", "nightly", "i", "g", "7.0", created=1.0, updated=1.0), **changes)
 
 
-async def saved(store: Store, *rows: Group | Instance | Operation | Host | Configuration | Backup) -> None:
+def a_cluster(cluster_id: str = "g", **changes: Any) -> Cluster:
+    return replace(Cluster(cluster_id, "p", "c", "7.0", ClusterTask.BUILDING, created=1.0, updated=1.0), **changes)
+
+
+async def saved(store: Store, *rows: Group | Instance | Operation | Host | Configuration | Backup | Cluster) -> None:
     async with store.begin() as unit:
         await unit.save(*rows)
 
@@ -91,7 +96,7 @@ async def test_what_was_saved_comes_back_unchanged(store: Store) -> None:
     operation = an_operation(
         args={"n": 1, "of": ["x", None, {"y": 0.1}]}, choice={"successor": "i"}, state=State.FAILED, finished=1e9 / 7
     )
-    host = Host("h", "10.0.0.1", 6400, 6500, ("6.2", "7.0"), 2**40, 2**41, 2**40, 1e9 / 3)
+    host = Host("h", "10.0.0.1", 6400, 6500, ("6.2", "7.0"), 2**40, 2**41, 2**40, 1e9 / 3, zone="attic")
 
     await saved(store, group, instance, operation, host)
 
@@ -167,6 +172,58 @@ async def test_backups_are_found_by_what_they_belong_to_oldest_first(store: Stor
 async def test_a_backup_without_its_group_is_refused(store: Store) -> None:
     with pytest.raises(Refused) as refused:
         await saved(store, a_backup())
+
+    assert refused.value.kind == "missing"
+
+
+async def test_clusters_and_their_members_come_back_unchanged(store: Store) -> None:
+    cluster = a_cluster(
+        task=ClusterTask.SHRINKING_CLUSTER,
+        replicas_per_shard=2,
+        formed=True,
+        members_made=9,
+        configuration_id="c",
+        fault=Fault("no 'room'", 1e9 / 7),
+        updated=1e9 / 3,
+    )
+    member = an_instance(shard="3", node_id="00ff")
+
+    await saved(store, member, cluster, a_group())
+
+    async with store.begin() as unit:
+        assert await unit.cluster("g") == cluster
+        assert await unit.cluster("nobody") is None
+        assert await unit.instance("i") == member
+        found = await unit.whole_group("g", lock=True)
+        assert found is not None
+        assert found.cluster == cluster
+
+
+async def test_a_group_that_is_no_cluster_has_none(store: Store) -> None:
+    await saved(store, a_group(), an_instance())
+
+    async with store.read() as unit:
+        found = await unit.whole_group("g")
+
+    assert found is not None
+    assert found.cluster is None
+
+
+async def test_clusters_are_found_by_project_oldest_first(store: Store) -> None:
+    groups = [a_group(name) for name in "abcd"]
+    young, old = a_cluster("a", created=2.0), a_cluster("b", created=1.0)
+    foreign, gone = a_cluster("c", project_id="q"), a_cluster("d", deleted=True)
+
+    await saved(store, *groups, young, old, foreign, gone)
+
+    async with store.read() as unit:
+        assert await unit.clusters("p") == [old, young]
+        assert await unit.cluster("d") == gone
+
+
+async def test_a_cluster_without_its_group_is_refused(store: Store) -> None:
+    with pytest.raises(Refused) as refused:
+        await saved(store, a_cluster())
 
     assert refused.value.kind == "missing"
 

@@ -78,6 +78,7 @@ async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> No
         (statements.undeleted_instances("group_id"), "ix_instances_group_id"),
         (statements.undeleted_instances("host_id"), "ix_instances_host_id"),
         (statements.GROUPS, "ix_instances_group_id"),
+        (statements.CLUSTERS_OF_PROJECT, "ix_clusters_project_id"),
         (statements.open_operations("group_id"), "ix_operations_open"),
         (statements.open_operations(), "ix_operations_open"),
         (statements.newest_events(), "ix_events_at"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Table
 
 from redkeep.model.backup import Backup
+from redkeep.model.cluster import Cluster
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance, RedisUser
 from redkeep.model.operation import Operation
 from redkeep.store import rows, schema
@@ -47,6 +48,7 @@ _KINDS: list[tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]], Call
         schema.configurations,
     ),
     (st.builds(Backup, created=_time, updated=_time), rows.backup_row, rows.to_backup, schema.backups),
+    (st.builds(Cluster, created=_time, updated=_time), rows.cluster_row, rows.to_cluster, schema.clusters),
     (st.builds(Host, seen_at=_time), rows.host_row, rows.to_host, schema.hosts),
     (st.builds(Event, at=_time, id=st.none()), rows.event_row, rows.to_event, schema.events),
 ]

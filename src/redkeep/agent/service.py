@@ -329,6 +329,7 @@ class Agent:
             servers=tuple(replace(one, disk_used=self._disk_used.get(one.instance_id, 0)) for one in facts),
             sequence=self._sequence,
             incarnation=self._incarnation,
+            zone=self._settings.zone,
         )
 
     async def _every(self, interval: float, act: Callable[[], Awaitable[None]]) -> None:

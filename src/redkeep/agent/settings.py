@@ -22,6 +22,8 @@ class AgentSettings:
     """Where the servers' files are: one directory each."""
     programs: Mapping[str, Path]
     """redis-server by `major.minor`."""
+    zone: str = ""
+    """The availability zone that this machine stands in: those of one zone may fail together."""
     port_low: int = 7000
     port_high: int = 7999
     word_seconds: float = 3.0

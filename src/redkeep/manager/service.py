@@ -341,6 +341,7 @@ def _host_of(report: HostReport) -> Host:
         disk_bytes=report.disk_bytes,
         disk_free_bytes=report.disk_free_bytes,
         seen_at=0.0,
+        zone=report.zone,
     )
 
 

@@ -144,6 +144,8 @@ class HostReport:
     """Rises with each report of one run of the agent."""
     incarnation: str = ""
     """Names one run of the agent."""
+    zone: str = ""
+    """The availability zone that it stands in."""
 
 
 @dataclass(frozen=True, slots=True)

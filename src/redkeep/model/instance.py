@@ -90,6 +90,8 @@ class Host:
     disk_free_bytes: int
     seen_at: float
     """Store time of the last word from its agent."""
+    zone: str = ""
+    """The availability zone that it stands in; hosts of one zone may fail together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,10 @@ class Instance:
     """What its server is to run with: applied where Redis can, in its redis.conf in any case."""
     proven: Applied = Applied()
     """What its server was last started with and came up with: put back when it does not come up with `parameters`."""
+    shard: str | None = None
+    """In a cluster: the shard that it belongs to, a label that stays whoever is primary there. None: no cluster."""
+    node_id: str | None = None
+    """In a cluster: what Redis calls it, once that is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from redkeep.decide.durability import confirmations
 from redkeep.decide.topology import assignment, members, topology
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch
+from redkeep.model.cluster import Cluster
 from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
 from redkeep.model.instance import Event, Fault, Flavor, Group, Instance, Status
 from redkeep.model.operation import Kind, Operation, State
@@ -26,7 +27,7 @@ StepHook = Callable[[Kind, str], None]
 """Called at every mark. Tests let it kill the doer there."""
 
 
-Row = TypeVar("Row", Group, Instance)
+Row = TypeVar("Row", Group, Instance, Cluster)
 
 
 def _as_it_is(row: Row) -> Row:
@@ -77,6 +78,8 @@ class Run:
     instances: tuple[Instance, ...]
     """Those of the group that are not deleted."""
     overtaken: asyncio.Event = field(default_factory=asyncio.Event)
+    cluster: Cluster | None = None
+    """The cluster that the instances are members of, if they are."""
 
     # --- marks ----------------------------------------------------------------------------------------------------
 
@@ -138,13 +141,14 @@ class Run:
         if found is None or found.group.epoch != self.group.epoch or found.group.holder != self.holder:
             seen = found.group.epoch if found else 0
             raise StaleEpoch(f"the lease of group {self.group.id} is lost", seen=seen)
-        self.group, self.instances = found.group, found.instances
+        self.group, self.instances, self.cluster = found.group, found.instances, found.cluster
 
     async def alter(
         self,
         *,
         group: Callable[[Group], Group] = _as_it_is,
         instances: Callable[[Instance], Instance] = _as_it_is,
+        cluster: Callable[[Cluster], Cluster] = _as_it_is,
         note: str = "",
         about: str | None = None,
     ) -> None:
@@ -153,6 +157,8 @@ class Run:
             now = await tx.now()
             altered = [(one, instances(one)) for one in self.instances]
             await tx.save(group(self.group), *(replace(new, updated=now) for old, new in altered if new != old))
+            if self.cluster is not None and (changed := cluster(self.cluster)) != self.cluster:
+                await tx.save(replace(changed, updated=now))
             if note:
                 await tx.record(self._event(now, note, about))
 

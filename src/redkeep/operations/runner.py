@@ -131,7 +131,8 @@ class Runner:
             if operation is None:
                 return max(0.01, min(one.not_before for one in found.operations) - found.now)
             self._overtaken[group_id].clear()
-            run = Run(self._tools, self._holder, operation, found.group, found.instances, self._overtaken[group_id])
+            overtaken = self._overtaken[group_id]
+            run = Run(self._tools, self._holder, operation, found.group, found.instances, overtaken, found.cluster)
             await self._run_one(run, found.now)
 
     async def _run_one(self, run: Run, now: float) -> None:

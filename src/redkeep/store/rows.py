@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from redkeep.model.backup import Backup, BackupStatus
+from redkeep.model.cluster import Cluster, ClusterTask
 from redkeep.model.instance import (
     Applied,
     Configuration,
@@ -27,7 +28,7 @@ from redkeep.model.topology import Address, Role
 Row = Mapping[str, Any]
 """Columns by name, JSON columns already as Python values."""
 
-Kept = Group | Instance | Operation | Host | Configuration | Backup
+Kept = Group | Instance | Operation | Host | Configuration | Backup | Cluster
 """What has an id and is replaced by it."""
 
 
@@ -95,6 +96,18 @@ def configuration_row(configuration: Configuration) -> dict[str, Any]:
 
 def to_configuration(row: Row) -> Configuration:
     return Configuration(**{**row, "values": _parameters(row["values"])})
+
+
+def cluster_row(cluster: Cluster) -> dict[str, Any]:
+    return _fields(cluster) | {
+        "task": cluster.task.value,
+        "fault": asdict(cluster.fault) if cluster.fault else None,
+    }
+
+
+def to_cluster(row: Row) -> Cluster:
+    nested = {"task": ClusterTask(row["task"]), "fault": Fault(**row["fault"]) if row["fault"] else None}
+    return Cluster(**{**row, **nested})
 
 
 def backup_row(backup: Backup) -> dict[str, Any]:

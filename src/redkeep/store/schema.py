@@ -77,6 +77,8 @@ instances = Table(
     Column("configuration_id", Text),
     Column("parameters", JSON, nullable=False),
     Column("proven", JSON, nullable=False),
+    Column("shard", Text),
+    Column("node_id", Text),
 )
 
 UNDELETED = ~instances.c.deleted
@@ -110,6 +112,33 @@ configurations = Table(
 )
 
 Index(None, configurations.c.project_id)
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("id", Text, ForeignKey(groups.c.id), primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("updated", Double, nullable=False),
+    Column("replicas_per_shard", Integer, nullable=False),
+    Column("formed", Boolean, nullable=False),
+    Column("members_made", Integer, nullable=False),
+    Column("configuration_id", Text),
+    Column("fault", JSON(none_as_null=True)),
+    Column("deleted", Boolean, nullable=False),
+)
+
+UNDELETED_CLUSTERS = ~clusters.c.deleted
+
+Index(
+    "ix_clusters_project_id",
+    clusters.c.project_id,
+    sqlite_where=UNDELETED_CLUSTERS,
+    postgresql_where=UNDELETED_CLUSTERS,
+)
 
 backups = Table(
     "backups",
@@ -204,4 +233,5 @@ hosts = Table(
     Column("disk_bytes", BigInteger, nullable=False),
     Column("disk_free_bytes", BigInteger, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("zone", Text, nullable=False),
 )

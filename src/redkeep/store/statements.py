@@ -16,7 +16,9 @@ from redkeep.store.schema import (
     LEASE_COLUMNS,
     OPEN,
     UNDELETED,
+    UNDELETED_CLUSTERS,
     backups,
+    clusters,
     configurations,
     events,
     groups,
@@ -66,6 +68,12 @@ CONFIGURATIONS = (
     select(configurations)
     .where(configurations.c.project_id == bindparam("project_id"), ~configurations.c.deleted)
     .order_by(configurations.c.id)
+)
+CLUSTER = select(clusters).where(clusters.c.id == bindparam("id"))
+CLUSTERS_OF_PROJECT = (
+    select(clusters)
+    .where(clusters.c.project_id == bindparam("project_id"), UNDELETED_CLUSTERS)
+    .order_by(clusters.c.created, clusters.c.id)
 )
 BACKUP = select(backups).where(backups.c.id == bindparam("id"))
 LOCKED_BACKUP = BACKUP.with_for_update()

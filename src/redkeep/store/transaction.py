@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Executable, Table
 
 from redkeep.errors import RedkeepError, Unavailable
 from redkeep.model.backup import Backup
+from redkeep.model.cluster import Cluster
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.ports import WholeGroup
@@ -20,6 +21,7 @@ _ORDER: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ..
     (Host, schema.hosts, rows.host_row),
     (Configuration, schema.configurations, rows.configuration_row),
     (Group, schema.groups, rows.group_row),
+    (Cluster, schema.clusters, rows.cluster_row),
     (Instance, schema.instances, rows.instance_row),
     (Backup, schema.backups, rows.backup_row),
     (Operation, schema.operations, rows.operation_row),
@@ -90,6 +92,14 @@ class SqlTransaction:
     async def configurations(self, project_id: str) -> list[Configuration]:
         found = await self._all(statements.CONFIGURATIONS, {"project_id": project_id})
         return [rows.to_configuration(row) for row in found]
+
+    async def cluster(self, cluster_id: str) -> Cluster | None:
+        row = await self._first(statements.CLUSTER, {"id": cluster_id})
+        return rows.to_cluster(row) if row else None
+
+    async def clusters(self, project_id: str) -> list[Cluster]:
+        found = await self._all(statements.CLUSTERS_OF_PROJECT, {"project_id": project_id})
+        return [rows.to_cluster(row) for row in found]
 
     async def backup(self, backup_id: str, *, lock: bool = False) -> Backup | None:
         if lock:
@@ -201,12 +211,19 @@ def _whole_group(connection: Connection, group_id: str, lock: bool) -> WholeGrou
         return None
     instances = connection.execute(statements.undeleted_instances(*by), by).all()
     operations = connection.execute(statements.open_operations(*by), by).all()
+    members = tuple(rows.to_instance(row._asdict()) for row in instances)
     return WholeGroup(
         group=rows.to_group(found._asdict()),
-        instances=tuple(rows.to_instance(row._asdict()) for row in instances),
+        instances=members,
         operations=tuple(rows.to_operation(row._asdict()) for row in operations),
         now=float(connection.execute(statements.NOW).scalar_one()),
+        cluster=_cluster_of(connection, group_id) if any(one.shard is not None for one in members) else None,
     )
+
+
+def _cluster_of(connection: Connection, group_id: str) -> Cluster | None:
+    found = connection.execute(statements.CLUSTER, {"id": group_id}).first()
+    return rows.to_cluster(found._asdict()) if found else None
 
 
 def _given(**values: str | None) -> dict[str, Any]:
