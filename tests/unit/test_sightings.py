@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from redkeep.manager.sightings import Sightings
 from redkeep.model.facts import HostReport, Process, ServerFacts
 from redkeep.model.topology import Role
@@ -9,8 +11,8 @@ from redkeep.model.topology import Role
 from .strategies import HISTORY, OTHER_HISTORY, group, instance
 
 
-def primary(history: str) -> ServerFacts:
-    return ServerFacts("p", Process.RUNNING, role=Role.PRIMARY, replication_id=history)
+def primary(history: str, epoch: int = 0) -> ServerFacts:
+    return ServerFacts("p", Process.RUNNING, role=Role.PRIMARY, replication_id=history, epoch=epoch)
 
 
 def report(*servers: ServerFacts) -> HostReport:
@@ -25,6 +27,19 @@ def test_the_history_of_an_earlier_reign_says_nothing_of_the_next_one() -> None:
     seen.see(ServerFacts("p", Process.RUNNING, role=Role.REPLICA, replication_id=OTHER_HISTORY), 2)
 
     assert seen.history_of("p") == ""
+
+
+def test_a_second_reign_that_began_between_two_reports_has_no_history_yet() -> None:
+    """Else its replicas, which have followed it, would be held for strangers when it dies."""
+    seen = Sightings(0)
+    seen.see(primary(HISTORY, epoch=3), 1)
+    first, second = replace(group(), topology_epoch=3), replace(group(), topology_epoch=5)
+    assert seen.view(first, (instance("p"),)).history == HISTORY
+
+    assert seen.view(second, (instance("p"),)).history == ""
+
+    seen.see(primary(OTHER_HISTORY, epoch=5), 2)
+    assert seen.view(second, (instance("p"),)).history == OTHER_HISTORY
 
 
 def test_a_primary_that_has_exited_keeps_its_history_for_those_who_judge_its_successors() -> None:

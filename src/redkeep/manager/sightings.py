@@ -23,7 +23,8 @@ class Sightings:
         self._named: dict[str, frozenset[str]] = {}
         self._unnamed: dict[str, float] = {}
         """Since when an instance was not in its host's reports."""
-        self._history: dict[str, str] = {}
+        self._history: dict[str, tuple[str, int]] = {}
+        """Replication id of a primary, and the epoch under which it was seen."""
         self._changed: dict[str, float] = {}
         self._failed_over: dict[str, float] = {}
 
@@ -42,7 +43,7 @@ class Sightings:
         """One server."""
         self._facts[facts.instance_id] = replace(facts, seen_at=now)
         if facts.process is Process.RUNNING and facts.role is Role.PRIMARY:
-            self._history[facts.instance_id] = facts.replication_id
+            self._history[facts.instance_id] = (facts.replication_id, facts.epoch)
         elif facts.role is Role.REPLICA:
             self._history.pop(facts.instance_id, None)
 
@@ -53,9 +54,14 @@ class Sightings:
     def failed_over(self, group_id: str, now: float) -> None:
         self._failed_over[group_id] = now
 
-    def history_of(self, instance_id: str | None) -> str:
-        """Replication id under which it was last seen as primary; "" when it never was."""
-        return self._history.get(instance_id or "", "")
+    def history_of(self, instance_id: str | None, *, since_epoch: int = 0) -> str:
+        """Replication id under which it was last seen as primary at that epoch or a later one; "" when it never was.
+
+        A primary that was replaced and is primary again has another history than in its first reign, and both reigns
+        may fit between two reports.
+        """
+        history, epoch = self._history.get(instance_id or "", ("", 0))
+        return history if epoch >= since_epoch else ""
 
     def last_seen(self, instance_id: str) -> ServerFacts | None:
         """The last look at a server, however old."""
@@ -79,7 +85,7 @@ class Sightings:
             instances=instances,
             facts={one.id: facts for one in instances if (facts := self.facts_of(one))},
             heard=self._heard,
-            history=self.history_of(group.rightful_primary_id),
+            history=self.history_of(group.rightful_primary_id, since_epoch=group.topology_epoch),
             last_failover=self._failed_over.get(group.id, never),
             changed_at=self._changed.get(group.id, never),
             paused=paused,
