@@ -17,6 +17,7 @@ from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.model.orders import Order
+from redkeep.model.site import Backend, FailoverResult, Volume
 
 # --- Bus ---------------------------------------------------------------------------------------------------------
 
@@ -279,8 +280,72 @@ class BackupStorage(Protocol):
         ...
 
 
+# --- Backends ----------------------------------------------------------------------------------------------------
+
+
+def _silent(_progress: float) -> None:
+    """When nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What a driver is made with."""
+
+    backend: Backend
+    manager: str
+    """Names the manager that it works for."""
+    active_backend_id: str
+    """The target that is active, `default` included: what the service cluster says, never what this manager remembers.
+    """
+    frozen: bool
+    store: Store
+    agents: Agents
+    bus: Bus
+    progress: Callable[[float], None] = _silent
+    """To be told from 0 to 1, as often as one likes, while `failover` goes on."""
+
+
+class BackendDriver(Protocol):
+    """How a backend is moved between sites. Made by calling its class, an entry point of the group `redkeep.backends`,
+    with a `BackendContext`; `backends.base.BaseDriver` has all but the two halves.
+
+    A target is a `backend_id` of the settings or `default`; a driver is never asked for another one. Each method may be
+    called again, by another manager as well, after whoever called it first has died in the middle: it then finds what
+    is done already. It may raise Refused as long as it has changed nothing at all: everything stays as it was. What
+    else it raises makes the failover fail.
+    """
+
+    SUPPORTS_ACTIVE_ACTIVE: bool
+    """Any number of managers may use it on one backend at once."""
+
+    async def failover(self, volumes: Sequence[Volume], secondary_id: str, *, forced: bool) -> FailoverResult:
+        """Move the storage: runs once per failover. `forced`: writes may be lost where the old site cannot be asked;
+        else it is refused rather than lose one."""
+        ...
+
+    async def failover_completed(self, active_backend_id: str) -> None:
+        """Use that site from now on: runs in every manager, at least once per failover, after the storage was moved."""
+        ...
+
+    async def failover_host(self, volumes: Sequence[Volume], secondary_id: str, *, forced: bool) -> FailoverResult:
+        """Both halves, for a manager that is in no service cluster."""
+        ...
+
+    async def freeze_backend(self) -> None:
+        """Nothing is to be changed any more. Told to one manager, and to each that starts while it is so."""
+        ...
+
+    async def thaw_backend(self) -> None:
+        """It may again."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 __all__ = [
     "Agents",
+    "BackendContext",
+    "BackendDriver",
     "BackupStorage",
     "Body",
     "Bus",
