@@ -36,6 +36,14 @@ TIME_LIMITS: Mapping[Kind, float] = MappingProxyType(
         Kind.PROMOTE_REPLICA: 300.0,
         Kind.EJECT_PRIMARY: 300.0,
         Kind.DETACH_REPLICA: 300.0,
+        Kind.CREATE_CLUSTER: 900.0,
+        Kind.GROW_CLUSTER: 4 * 3600.0,
+        Kind.SHRINK_CLUSTER: 4 * 3600.0,
+        Kind.CHANGE_REPLICAS: 4 * 3600.0,
+        Kind.ROLL_CLUSTER: 7200.0,
+        Kind.CONFIGURE_CLUSTER: 300.0,
+        Kind.REBALANCE_CLUSTER: 4 * 3600.0,
+        Kind.DELETE_CLUSTER: 600.0,
     }
 )
 
@@ -55,6 +63,12 @@ class ApiSettings:
     """Instances that a project may have."""
     max_ram_mb: int = 256 * 1024
     """Memory that the flavors of a project's instances may add up to."""
+    cluster_support: bool = True
+    """Clusters can be ordered; those that are there can be used either way."""
+    cluster_strategy: str = "redkeep.api.cluster_strategy.RedisApiStrategy"
+    """The class that knows what clusters of the datastore are, by its dotted name."""
+    volume_support: bool = True
+    """Members have volumes, of the size that is ordered. Without, they have the local storage of their flavor."""
     max_backups: int = 500
     """Backups that a project may have."""
     max_volume_gb: int = 2048

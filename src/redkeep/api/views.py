@@ -57,6 +57,7 @@ def flavor_view(flavor: Flavor, call: Call) -> FlavorView:
         name=flavor.name,
         ram=flavor.ram_mb,
         vcpus=flavor.vcpus,
+        disk=flavor.disk_gb,
         links=links(call, "flavors", flavor.id),
     )
 

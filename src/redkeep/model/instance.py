@@ -61,6 +61,8 @@ class Flavor:
     @property
     def maxmemory_bytes(self) -> int:
         return self.ram_mb * 1024 * 1024
+    disk_gb: int = 0
+    """Local storage, for installations without volumes."""
 
     @property
     def process_limit_bytes(self) -> int:

@@ -27,6 +27,14 @@ class Kind(StrEnum):
     REPAIR = "repair"
     CREATE_BACKUP = "create_backup"
     DELETE_BACKUP = "delete_backup"
+    CREATE_CLUSTER = "create_cluster"
+    GROW_CLUSTER = "grow_cluster"
+    SHRINK_CLUSTER = "shrink_cluster"
+    CHANGE_REPLICAS = "change_replicas"
+    ROLL_CLUSTER = "roll_cluster"
+    CONFIGURE_CLUSTER = "configure_cluster"
+    REBALANCE_CLUSTER = "rebalance_cluster"
+    DELETE_CLUSTER = "delete_cluster"
 
 
 class State(StrEnum):
