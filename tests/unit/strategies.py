@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from redkeep.model.facts import Follower, Process, ServerFacts, Upstream
+from redkeep.model.facts import ClusterFacts, Follower, Process, ServerFacts, Upstream
 from redkeep.model.instance import Group, Instance, Secrets, Status
+from redkeep.model.slots import ClusterView, Member
 from redkeep.model.topology import Address, Role, Topology
 
 HISTORY = "a" * 40
@@ -26,6 +27,21 @@ topologies = st.builds(
     epoch=st.integers(0, 2**53),
     primary=st.none() | addresses,
     replicas=st.lists(addresses, max_size=4).map(tuple),
+)
+
+members = st.builds(
+    Member,
+    id=st.sampled_from(["aa", "bb", "cc"]),
+    address=addresses,
+    ranges=st.lists(st.tuples(st.integers(0, 16383), st.integers(0, 16383)), max_size=2).map(tuple),
+)
+open_slots = st.lists(st.tuples(st.integers(0, 16383), st.sampled_from(["aa", "bb"])), max_size=2).map(tuple)
+cluster_facts = st.builds(
+    ClusterFacts,
+    view=st.lists(members, max_size=3).map(lambda found: ClusterView(tuple(found))),
+    migrating=open_slots,
+    importing=open_slots,
+    kept=open_slots,
 )
 
 
@@ -52,6 +68,7 @@ def facts_of(name: str) -> st.SearchStrategy[ServerFacts]:
         disk_used=st.integers(0, 2**40),
         redis_version=st.sampled_from(["", "6.2.14", "7.0.15"]),
         detail=st.text(max_size=10),
+        cluster=st.none() | cluster_facts,
     )
 
 

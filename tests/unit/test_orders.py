@@ -34,6 +34,8 @@ asked: st.SearchStrategy[Any] = st.one_of(
                     "spec": specs,
                     "assignment": assignments,
                     "patience": seconds,
+                    "budget": seconds,
+                    "peers": st.lists(addresses, max_size=3).map(tuple),
                 }.items()
                 if name in kind.__dataclass_fields__
             },

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from redkeep.decide.sharding import DOUBTS, believe
-from redkeep.model.slots import SLOTS, ClusterView, Member, Redirect, key_of, parse_nodes, parse_redirect, slot_of
+from redkeep.model.slots import (
+    SLOTS,
+    ClusterView,
+    Member,
+    Redirect,
+    as_ranges,
+    key_of,
+    parse_nodes,
+    parse_redirect,
+    slot_of,
+    slots_in,
+)
 from redkeep.model.topology import Address
 
 A, B = Address("10.0.0.1", 1), Address("10.0.0.1", 2)
@@ -39,6 +52,14 @@ def test_members_are_read_as_redis_6_and_7_write_them() -> None:
     assert view.members[2].primary_id == "aa"
     assert (view.epoch, view.covered, view.members[1].failed) == (7, SLOTS - 1, False)
     assert ClusterView.from_news(view.to_news()) == view
+
+
+@given(st.sets(st.integers(0, SLOTS - 1), max_size=60))
+def test_ranges_hold_exactly_the_slots_and_are_as_few_as_can_be(slots: set[int]) -> None:
+    ranges = as_ranges(slots)
+
+    assert slots_in(ranges) == sorted(slots)
+    assert all(later[0] > earlier[1] + 1 for earlier, later in pairwise(ranges))
 
 
 @pytest.mark.parametrize("news", [None, 7, [7], [["a", 7, None, 1, False, []]], [["a", "b", None, 1, False, []]]])

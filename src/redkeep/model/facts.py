@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from redkeep.model.backup import Transfer
 from redkeep.model.instance import Durability, Parameters, RedisUser, Secrets
+from redkeep.model.slots import ClusterView
 from redkeep.model.topology import Address, Role, Topology
 
 
@@ -49,6 +50,47 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+OpenSlots = tuple[tuple[int, str], ...]
+"""Slots that are half-way between two members, each with the node id of the other one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """What a member of a cluster says of the cluster, and of itself in it."""
+
+    node_id: str
+    """Redis' own name for it: stays with its `nodes.conf`, whatever its address."""
+    state_ok: bool = False
+    """It takes commands: the cluster is not down for it."""
+    epoch: int = 0
+    """The highest configuration epoch that it knows of, be it of one that asked for votes."""
+    my_epoch: int = 0
+    """The one under which it claims its slots."""
+    view: ClusterView = field(default_factory=ClusterView)
+    nameless: tuple[str, ...] = ()
+    """Node ids of which it knows no address."""
+    shaking: int = 0
+    """Members that it has been introduced to and does not know yet."""
+    migrating: OpenSlots = ()
+    """Slots of its own that it is giving away, and to whom."""
+    importing: OpenSlots = ()
+    """Slots that it is being given, and by whom."""
+    moved_keys: int = 0
+    """Keys that the `MoveSlots` which this look answers has moved."""
+    kept: tuple[tuple[int, str], ...] = ()
+    """Slots that this order has left where they are, and why."""
+
+    @property
+    def primary_id(self) -> str | None:
+        """Whom it replicates, by its own word; None for a primary."""
+        return next((one.primary_id for one in self.view.members if one.id == self.node_id), None)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The slots that it claims."""
+        return next((one.ranges for one in self.view.members if one.id == self.node_id), ())
+
+
 class ServerFacts:
     """One look at one server by its agent."""
 
@@ -85,6 +127,8 @@ class ServerFacts:
     transfer: Transfer | None = None
     """The last copy of its data that its agent was told to take, or to put in place, since that started."""
 
+    cluster: ClusterFacts | None = None
+    """Of a member of a cluster; what it last said when it says nothing now."""
     @property
     def alive(self) -> bool:
         return self.process is Process.RUNNING
@@ -106,6 +150,8 @@ class ServerSpec:
     parameters: Parameters = ()
     """What its redis.conf says beyond the operator's settings."""
 
+    cluster: bool = False
+    """It is a member of a Redis Cluster: its role is the cluster's affair, not that of orders."""
 
 @dataclass(frozen=True, slots=True)
 class Assignment:

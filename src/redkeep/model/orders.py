@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from redkeep.model.cluster_orders import ClusterOrder
 from redkeep.model.facts import Assignment, ServerSpec
 
 
@@ -197,6 +198,7 @@ Order = (
     | Configure
     | EnsureRemoved
     | CopyOrder
+    | ClusterOrder
 )
 
 
@@ -219,4 +221,6 @@ def target(order: Order) -> Target:
         case HoldWrites() | ReleaseWrites() | AwaitReplicas() | EnsureRemoved() | Isolate():
             return Target(order.instance_id, order.group_id, order.epoch)
         case TakeCopy() | RestoreCopy() | DropCopy():
+            return Target(order.instance_id, order.group_id, order.epoch)
+        case _:
             return Target(order.instance_id, order.group_id, order.epoch)

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, Self
 
 from redkeep.model.topology import Address
 
 SLOTS = 16384
+
+Ranges = tuple[tuple[int, int], ...]
+"""Slots as first and last of each run, both included."""
+
+
+class Pace(StrEnum):
+    """How much slots that move may take from the clients: the one knob."""
+
+    GENTLE = "gentle"
+    """One source at a time, few slots at once: clients hardly notice."""
+    FAST = "fast"
+    """All sources at once, many slots in one go: over soon, and clients wait for tens of milliseconds meanwhile."""
+
+
+def slots_in(ranges: Iterable[tuple[int, int]]) -> list[int]:
+    """One by one, in the order of the ranges."""
+    return [slot for first, last in ranges for slot in range(first, last + 1)]
+
+
+def as_ranges(slots: Iterable[int]) -> Ranges:
+    """The fewest ranges that hold exactly these."""
+    found: list[tuple[int, int]] = []
+    for slot in sorted(set(slots)):
+        if found and found[-1][1] == slot - 1:
+            found[-1] = (found[-1][0], slot)
+        else:
+            found.append((slot, slot))
+    return tuple(found)
 
 
 def slot_of(key: bytes) -> int:
