@@ -49,7 +49,6 @@ class Upstream:
     """What that comes to; 0 while it is not known, as when the primary sends without a file."""
 
 
-@dataclass(frozen=True, slots=True)
 OpenSlots = tuple[tuple[int, str], ...]
 """Slots that are half-way between two members, each with the node id of the other one."""
 
@@ -91,6 +90,7 @@ class ClusterFacts:
         return next((one.ranges for one in self.view.members if one.id == self.node_id), ())
 
 
+@dataclass(frozen=True, slots=True)
 class ServerFacts:
     """One look at one server by its agent."""
 
@@ -126,9 +126,9 @@ class ServerFacts:
     """For people: why it is hung, with what status it exited."""
     transfer: Transfer | None = None
     """The last copy of its data that its agent was told to take, or to put in place, since that started."""
-
     cluster: ClusterFacts | None = None
     """Of a member of a cluster; what it last said when it says nothing now."""
+
     @property
     def alive(self) -> bool:
         return self.process is Process.RUNNING
@@ -149,9 +149,9 @@ class ServerSpec:
     durability: Durability = Durability.ASYNC
     parameters: Parameters = ()
     """What its redis.conf says beyond the operator's settings."""
-
     cluster: bool = False
     """It is a member of a Redis Cluster: its role is the cluster's affair, not that of orders."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
