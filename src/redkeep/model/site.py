@@ -33,7 +33,7 @@ class ReplicationStatus(StrEnum):
 
 
 def site_of(backend_id: str | None) -> str:
-    """The target that an `active_backend_id` or a request's `backend_id` names: null, '' and 'default' are one."""
+    """The target that an `active_backend_id` names: null, '' and 'default' are one."""
     return backend_id or FAILBACK
 
 
