@@ -22,6 +22,7 @@ from redkeep.decide.liveness import Patience
 from redkeep.decide.recovery import Limits
 from redkeep.errors import Refused
 from redkeep.manager.settings import ManagerSettings
+from redkeep.model.instance import DEFAULT_SITE
 from redkeep.model.topology import Address
 from redkeep.redis.conf import Tuning
 from redkeep.redis.versions import find_servers
@@ -89,6 +90,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.StrOpt("host_id", help="Name of this machine among all hosts. The default is its host name."),
         cfg.StrOpt("address", default="127.0.0.1", help="Address that the Redis servers of this host listen on."),
         cfg.StrOpt("zone", default="", help="Availability zone of this machine; shards are spread over zones."),
+        cfg.StrOpt("site", default=DEFAULT_SITE, help="Site of this machine; a backend fails over from one to another."),
         cfg.Opt("ports", type=types.Range(1024, 55535), default="7000-7999", help="Ports for Redis servers."),
         cfg.MultiStrOpt("redis_server", default=[], help="A redis-server program to offer besides those on the PATH."),
         cfg.FloatOpt("heartbeat", default=0.5, min=0.05, help="Seconds between two reports to the managers."),
@@ -208,6 +210,7 @@ def _agent(state_dir: Path, conf: Any, word: float) -> AgentSettings:
         host_id=host_id,
         address=conf.address,
         zone=conf.zone,
+        site=conf.site,
         directory=state_dir / "servers" / host_id,
         programs=find_servers(Path(program) for program in conf.redis_server),
         port_low=conf.ports[0],

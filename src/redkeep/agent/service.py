@@ -330,6 +330,7 @@ class Agent:
             sequence=self._sequence,
             incarnation=self._incarnation,
             zone=self._settings.zone,
+            site=self._settings.site,
         )
 
     async def _every(self, interval: float, act: Callable[[], Awaitable[None]]) -> None:

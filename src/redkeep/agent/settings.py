@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from redkeep.decide.liveness import Patience
+from redkeep.model.instance import DEFAULT_SITE
 from redkeep.redis.conf import Tuning
 
 
@@ -22,6 +23,8 @@ class AgentSettings:
     """Where the servers' files are: one directory each."""
     programs: Mapping[str, Path]
     """redis-server by `major.minor`."""
+    site: str = DEFAULT_SITE
+    """The site that this machine stands at."""
     zone: str = ""
     """The availability zone that this machine stands in: those of one zone may fail together."""
     port_low: int = 7000

@@ -9,19 +9,27 @@ MAX_LAG_SECONDS = 10
 """`min-replicas-max-lag`: a replica that has not acknowledged for longer does not count."""
 
 
-def min_replicas(durability: Durability, group_size: int) -> int:
+def min_replicas(durability: Durability, group_size: int, elsewhere: int = 0) -> int:
     """`min-replicas-to-write` of a primary: how many replicas must acknowledge lately for it to accept writes.
 
-    A group of one has nobody who could; asked for later, the promise begins with its first replica.
+    A group of one has nobody who could; asked for later, the promise begins with its first replica. `elsewhere` as in
+    `confirmations`.
     """
-    if durability is Durability.ASYNC or group_size < 2:
+    if durability is Durability.ASYNC or group_size + elsewhere < 2:
         return 0
-    return 1 if durability is Durability.BOUNDED else confirmations(durability, group_size)
+    if durability is Durability.BOUNDED:
+        return elsewhere + (group_size > 1)
+    return confirmations(durability, group_size, elsewhere)
 
 
-def confirmations(durability: Durability, group_size: int) -> int:
-    """How many replicas must have a write before the driver calls it acknowledged: with the primary, a majority."""
-    return majority(group_size) - 1 if durability is Durability.SYNC else 0
+def confirmations(durability: Durability, group_size: int, elsewhere: int = 0) -> int:
+    """How many replicas must have a write before the driver calls it acknowledged: with the primary, a majority.
+
+    Of the primary's own site: nobody else takes its place without an order of the operator. Redis counts
+    acknowledgements and does not say whose, so as many more are waited for as there are replicas at other sites:
+    whichever they are, enough of them are local ones.
+    """
+    return majority(group_size) - 1 + elsewhere if durability is Durability.SYNC else 0
 
 
 def replicas_to_see(durability: Durability, group_size: int) -> int:

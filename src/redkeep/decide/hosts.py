@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from redkeep.model.instance import Flavor, Host, Instance
+from redkeep.model.instance import DEFAULT_SITE, Flavor, Host, Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Place:
     host_id: str
     address: str
     port: int
+    site: str = DEFAULT_SITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ def place(
     flavor: Flavor,
     volume_gb: int,
     group_id: str,
+    site: str = "",
     avoid: Collection[tuple[str, int]] = (),
 ) -> Place | NoPlace:
     """The host with the fewest servers of the same group, then the fewest servers at all, then the lowest id.
 
-    `placed`: all instances that are not deleted. `avoid`: (host id, port) that turned out to be taken by strangers.
+    `placed`: all instances that are not deleted. `site`: only there; anywhere, when it is empty. `avoid`: host id and
+    port of what turned out to be taken by strangers.
     """
     candidates: list[tuple[int, int, str, Place]] = []
     reasons: list[str] = []
@@ -45,11 +48,11 @@ def place(
         taken = {one.address.port for one in placed if one.address and _shares_ports(one, host)}
         taken |= {port for name, port in avoid if name == host.id}
         port = next((port for port in range(host.port_low, host.port_high + 1) if port not in taken), None)
-        if reason := _why_not(host, version, flavor, volume_gb, port):
+        if reason := _elsewhere(host, site) or _why_not(host, version, flavor, volume_gb, port):
             reasons.append(f"{host.id}: {reason}")
         elif port is not None:
             siblings = sum(one.group_id == group_id for one in here)
-            candidates.append((siblings, len(here), host.id, Place(host.id, host.address, port)))
+            candidates.append((siblings, len(here), host.id, Place(host.id, host.address, port, host.site)))
     if not candidates:
         return NoPlace("; ".join(reasons) or "no host has an agent that reports")
     return min(candidates)[-1]
@@ -58,6 +61,10 @@ def place(
 def _shares_ports(one: Instance, host: Host) -> bool:
     """Two agents may serve one address: each names a host of its own, the ports are the address's."""
     return one.host_id == host.id or (one.address is not None and one.address.host == host.address)
+
+
+def _elsewhere(host: Host, site: str) -> str | None:
+    return f"is at site {host.site}, not {site}" if site not in ("", host.site) else None
 
 
 def _why_not(host: Host, version: str, flavor: Flavor, volume_gb: int, port: int | None) -> str | None:

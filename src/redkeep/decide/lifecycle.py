@@ -213,6 +213,13 @@ def may_promote(instance: Instance, members: Collection[Instance]) -> Allowed | 
     """
     if instance.role is not Role.REPLICA:
         return _not_a_replica(instance)
+    source = next((one for one in members if one.id == instance.replica_of), None)
+    if source is not None and source.site != instance.site:
+        return Refusal(
+            "invalid",
+            f"Instance {instance.id} is at site {instance.site}, its source at {source.site}: only a failover of the "
+            "whole backend goes there (redkeep failover).",
+        )
     busy = (_free(one) for one in members if one.id != instance.id)
     return first_refusal(_serving(instance), *busy, _lock(one for one in members if one.status is Status.ACTIVE))
 
@@ -240,6 +247,8 @@ def may_eject(
     replicas = _replicas(instance, members)
     if not replicas:
         return Refusal("invalid", f"Instance {instance.id} is not a replica source.")
+    if all(one.site != instance.site for one in replicas):
+        return Refusal("invalid", f"Instance {instance.id} has no replica at its own site {instance.site}.")
     if heartbeat_age is not None and heartbeat_age < expiry:
         return Refusal("invalid", f"Replica Source {instance.id} cannot be ejected as it has a current heartbeat")
     return _lock((instance, *replicas))

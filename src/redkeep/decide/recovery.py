@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from redkeep.decide.durability import replicas_to_see
 from redkeep.decide.fencing import ON_THE_WAY, may_replace, sure_size
 from redkeep.decide.promotion import NobodyFit, most_current
+from redkeep.decide.sites import local, may_be_primary
 from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Group, Instance, Status
 from redkeep.model.topology import Role
@@ -51,6 +52,8 @@ class GroupView:
     """The operator has switched automatic failover off, everywhere."""
     watching_since: float = float("-inf")
     """When this view began: silence is counted from then at the earliest."""
+    sites: frozenset[str] | None = None
+    """Where primaries of groups with members at several sites may write; None: everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
     primary = next((one for one in view.instances if one.id == view.group.rightful_primary_id), None)
     if primary is None or primary.status in (Status.BUILD, Status.SHUTDOWN) or primary.host_id is None:
         return Healthy()  # an operation is about to make, or unmake, it
+    if not may_be_primary(primary, view.instances, view.sites):
+        return Degraded(f"{primary.name} is at site {primary.site}, which is not active")
     facts = view.facts.get(primary.id)
     if facts is not None and _is_gone(view, facts, limits):
         return _replace_dead(view, primary, facts, now, limits)
@@ -108,19 +113,18 @@ def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
 
 
 def standing_by(view: GroupView, primary: Instance) -> tuple[ServerFacts, ...]:
-    """What was seen of the replicas that are part of the group (those still being built are not)."""
-    members = (
-        one for one in view.instances if one.id != primary.id and one.status not in (Status.BUILD, Status.SHUTDOWN)
-    )
-    return tuple(view.facts[one.id] for one in members if one.id in view.facts)
+    """What was seen of the replicas that may take its place: those at its site that are not still being built."""
+    present = (one for one in _members(view, primary) if one.id != primary.id)
+    return tuple(view.facts[one.id] for one in present if one.id in view.facts)
 
 
-def _members(view: GroupView) -> list[Instance]:
-    return [one for one in view.instances if one.status not in (Status.BUILD, Status.SHUTDOWN)]
+def _members(view: GroupView, primary: Instance) -> list[Instance]:
+    everyone = local(view.instances, primary)
+    return [one for one in everyone if one.status not in (Status.BUILD, Status.SHUTDOWN)]
 
 
-def _quorum(view: GroupView) -> int:
-    return replicas_to_see(view.group.durability, len(_members(view)))
+def _quorum(view: GroupView, primary: Instance) -> int:
+    return replicas_to_see(view.group.durability, len(_members(view, primary)))
 
 
 def _is_gone(view: GroupView, facts: ServerFacts, limits: Limits) -> bool:
@@ -133,9 +137,9 @@ def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts, now: f
     """What was seen of a replica long ago says nothing: its whole host may be gone by now."""
     heard = {one.id for one in view.instances if _silence(view, one.host_id, now) <= limits.silence}
     present = [one for one in standing_by(view, primary) if one.instance_id in heard]
-    chosen = most_current(present, history=view.history, quorum=_quorum(view))
+    chosen = most_current(present, history=view.history, quorum=_quorum(view, primary))
     if isinstance(chosen, NobodyFit):
-        if unseen := [one.name for one in _members(view) if one.id in heard and one.id not in view.facts]:
+        if unseen := [one.name for one in _members(view, primary) if one.id in heard and one.id not in view.facts]:
             return Degraded(f"{primary.name} is {facts.process}, and nothing was seen yet of {', '.join(unseen)}")
         return RestartPrimary(f"{primary.name} is {facts.process} and nobody can take its place: {chosen.reason}")
     return FailOver(
@@ -148,12 +152,13 @@ def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts, now: f
 def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
     silent = f"the host of {primary.name} has said nothing for {_silence(view, primary.host_id, now):.1f} s"
     witnesses = [facts for facts in standing_by(view, primary) if _lost_primary(view, facts, now, limits)]
-    followers = [one for one in view.instances if one.id != primary.id and _may_follow(view, one, now, limits)]
-    if not may_replace(group_size=sure_size(view.instances), may_still_follow=len(followers)):
+    around = local(view.instances, primary)
+    followers = [one for one in around if one.id != primary.id and _may_follow(view, one, now, limits)]
+    if not may_replace(group_size=sure_size(around), may_still_follow=len(followers)):
         return Degraded(f"{silent}, but its replicas may still follow it")
     if now - view.last_failover < limits.cool_down:
         return Degraded(f"{silent}, and the group has failed over a moment ago")
-    chosen = most_current(witnesses, history=view.history, quorum=_quorum(view))
+    chosen = most_current(witnesses, history=view.history, quorum=_quorum(view, primary))
     if isinstance(chosen, NobodyFit):
         return Degraded(f"{silent}, and nobody can take its place: {chosen.reason}")
     return FailOver(chosen.instance_id, f"{silent} and its replicas have lost it; {chosen.reason}", proven=False)

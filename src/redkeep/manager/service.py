@@ -143,6 +143,8 @@ class Manager:
             return
         async with self._store.begin() as tx:
             await tx.save(replace(host, seen_at=await tx.now()))
+            if news or written_at == float("-inf"):
+                await _follow_to_site(tx, host)
         self._hosts_written[host.id] = (time.monotonic(), host)
 
     # --- looking and deciding -------------------------------------------------------------------------------------
@@ -342,7 +344,15 @@ def _host_of(report: HostReport) -> Host:
         disk_free_bytes=report.disk_free_bytes,
         seen_at=0.0,
         zone=report.zone,
+        site=report.site,
     )
+
+
+async def _follow_to_site(tx: Transaction, host: Host) -> None:
+    """What runs on a host is where the host is, also when its operator has given it another site."""
+    for group_id in {one.group_id for one in await tx.instances(host_id=host.id) if one.site != host.site}:
+        if found := await tx.whole_group(group_id, lock=True):
+            await tx.save(*(replace(one, site=host.site) for one in found.instances if one.host_id == host.id))
 
 
 def _decision(operation: Operation, group: Group, reason: str, now: float) -> Event:

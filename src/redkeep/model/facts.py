@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from redkeep.model.backup import Transfer
-from redkeep.model.instance import Durability, Parameters, RedisUser, Secrets
+from redkeep.model.instance import DEFAULT_SITE, Durability, Parameters, RedisUser, Secrets
 from redkeep.model.slots import ClusterView
 from redkeep.model.topology import Address, Role, Topology
 
@@ -165,10 +165,17 @@ class Assignment:
     """Whom to follow; None for the primary itself."""
     topology: Topology
     """What to tell the clients."""
+    elsewhere: tuple[Address, ...] = ()
+    """Members at other sites than the primary's. While there are any, it needs a word for its site to write."""
 
     @property
     def group_size(self) -> int:
         return max(1, len(self.topology.nodes))
+
+    @property
+    def local_size(self) -> int:
+        """Members at the primary's own site, itself included: who may take its place, or carry it."""
+        return max(1, len(self.topology.nodes) - len(self.elsewhere))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +199,8 @@ class HostReport:
     """Names one run of the agent."""
     zone: str = ""
     """The availability zone that it stands in."""
+    site: str = DEFAULT_SITE
+    """The site that it stands at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +211,5 @@ class Confirmation:
     denied: tuple[str, ...]
     lease_seconds: float
     """Counted by the agent from the moment at which it *sent* the heartbeat."""
+    site_seconds: float = 0.0
+    """The same for their site's right to write, which is asked of groups that have members at several."""

@@ -8,6 +8,10 @@ from enum import StrEnum
 from redkeep.model.topology import Address, Role
 
 
+DEFAULT_SITE = "default"
+"""The site of every host that is not told another one."""
+
+
 class Status(StrEnum):
     """Where an instance is in its life. The words are Trove's (contract, section 4.2).
 
@@ -57,12 +61,12 @@ class Flavor:
     name: str
     ram_mb: int
     vcpus: int = 1
+    disk_gb: int = 0
+    """Local storage, for installations without volumes."""
 
     @property
     def maxmemory_bytes(self) -> int:
         return self.ram_mb * 1024 * 1024
-    disk_gb: int = 0
-    """Local storage, for installations without volumes."""
 
     @property
     def process_limit_bytes(self) -> int:
@@ -94,6 +98,8 @@ class Host:
     """Store time of the last word from its agent."""
     zone: str = ""
     """The availability zone that it stands in; hosts of one zone may fail together."""
+    site: str = DEFAULT_SITE
+    """Where it stands, among the places that a backend can move between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +228,9 @@ class Instance:
     """In a cluster: the shard that it belongs to, a label that stays whoever is primary there. None: no cluster."""
     node_id: str | None = None
     """In a cluster: what Redis calls it, once that is known."""
+    site: str = ""
+    """The site where it is to be placed, or is: that of its host. Empty: not placed yet, and it goes where the backend
+    is active."""
 
 
 @dataclass(frozen=True, slots=True)

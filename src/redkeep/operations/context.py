@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from redkeep.decide.durability import confirmations
-from redkeep.decide.topology import assignment, members, topology
+from redkeep.decide.topology import assignment, elsewhere, members, topology
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch
 from redkeep.model.cluster import Cluster
 from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
@@ -209,10 +209,12 @@ class Run:
     def topology(self, primary_id: str | None, among: Iterable[Instance] | None = None) -> Topology:
         """The group with this primary, at the epoch of our lease."""
         told = topology(self.group.id, self.group.epoch, self.members if among is None else among, primary_id)
-        return replace(told, confirmations=confirmations(self.group.durability, len(told.nodes)))
+        remote = len(elsewhere(self.instances, told))
+        wanted = confirmations(self.group.durability, len(told.nodes) - remote, remote)
+        return replace(told, confirmations=wanted)
 
     def assignment(self, instance: Instance, told: Topology) -> Assignment:
-        return assignment(instance, told)
+        return assignment(instance, told, elsewhere(self.instances, told))
 
     async def tell(self, instance: Instance, order: Order, *, timeout: float = 10.0) -> ServerFacts:
         """Have the agent of an instance execute an order."""

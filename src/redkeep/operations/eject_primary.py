@@ -12,6 +12,7 @@ import asyncio
 from dataclasses import replace
 
 from redkeep.decide.promotion import Chosen, NobodyFit, most_current
+from redkeep.decide.sites import local
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Instance, Status
@@ -42,7 +43,7 @@ async def give_up(run: Run, reason: str) -> None:
 
 async def _replace(run: Run, old: Instance) -> None:
     run.mark("look", 0.1)
-    replicas = [one for one in run.members if one.id != old.id]
+    replicas = [one for one in local(run.members, old) if one.id != old.id]
     facts = await run.look(replicas, timeout=LOOK_LIMIT)
     chosen = _choose(run, old, facts)
 

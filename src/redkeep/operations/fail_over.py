@@ -16,6 +16,7 @@ from dataclasses import replace
 from redkeep.decide.durability import replicas_to_see
 from redkeep.decide.fencing import may_replace, sure_size
 from redkeep.decide.promotion import Chosen, NobodyFit, most_current, unfitness
+from redkeep.decide.sites import local
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Instance
@@ -88,7 +89,8 @@ def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen
     earlier = facts.get(run.group.successor_id or "")
     if earlier is not None and earlier.instance_id != old.id and _stands(earlier, run.arg("history")):
         return Chosen(earlier.instance_id, earlier.offset, "it was chosen before")
-    others = [found for name, found in facts.items() if name != old.id]
+    candidates = {one.id for one in local(run.members, old) if one.id != old.id}
+    others = [found for name, found in facts.items() if name in candidates]
     fit = most_current(others, history=run.arg("history"), quorum=quorum(run))
     if isinstance(fit, NobodyFit):
         message = f"nobody can take the place of {old.name}: {fit.reason}"
@@ -98,7 +100,7 @@ def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen
 
 def quorum(run: Run) -> int:
     """How many fit replicas must be seen so that the best of them has all that was promised."""
-    return replicas_to_see(run.group.durability, len(run.members))
+    return replicas_to_see(run.group.durability, len(local(run.members, run.primary)))
 
 
 async def _not_there(run: Run, instances: list[Instance]) -> int:
@@ -134,13 +136,14 @@ async def make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
 
     Raises Refused when too few replicas can be reached, with the choice taken back; NotNow when nobody is left.
     """
-    replicas = [one for one in run.instances if one.id != old.id and one.host_id is not None]
+    around = local(run.instances, old)
+    replicas = [one for one in around if one.id != old.id and one.host_id is not None]
     run.mark("isolate")
     orders = (run.try_tell(one, Isolate(one.id, run.group.id, run.group.epoch)) for one in replicas)
     isolated = [one for one, missed in zip(replicas, await asyncio.gather(*orders), strict=True) if missed is None]
     away = await _not_there(run, [one for one in replicas if one not in isolated and one not in run.members])
     followers = len(replicas) - len(isolated) - away
-    if not may_replace(group_size=sure_size(run.instances), may_still_follow=followers):
+    if not may_replace(group_size=sure_size(around), may_still_follow=followers):
         await run.alter(group=lambda group: replace(group, successor_id=None))
         raise Refused(f"too few replicas can be reached to be sure that nobody follows {old.name}", kind="busy")
 

@@ -29,11 +29,13 @@ async def ensure_placed(run: Run, instance_id: str, *, only: str | None = None) 
             flavor=run.tools.flavors[instance.flavor_id],
             volume_gb=instance.volume_gb,
             group_id=instance.group_id,
+            site=instance.site,
             avoid=[(host, port) for host, port in run.operation.choice.get("avoid", ())],
         )
         if isinstance(found, NoPlace):
             raise NotNow(f"{_nobody(only)} can take {instance.name}: {found.reason}")
-        await tx.save(replace(instance, host_id=found.host_id, address=Address(found.address, found.port)))
+        address = Address(found.address, found.port)
+        await tx.save(replace(instance, host_id=found.host_id, address=address, site=found.site))
 
 
 def _nobody(only: str | None) -> str:

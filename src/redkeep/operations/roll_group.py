@@ -15,6 +15,7 @@ from dataclasses import replace
 from redkeep.decide.parameters import carried_over
 from redkeep.decide.promotion import NobodyFit, most_current
 from redkeep.decide.rolling import in_order
+from redkeep.decide.sites import local
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch
 from redkeep.model.instance import Instance, Status
 from redkeep.operations import promote_replica
@@ -29,7 +30,7 @@ async def run(run: Run) -> None:
     for one in everyone[:-1]:
         await _renew(run, one.id)
 
-    if len(everyone) > 1 and run.primary.id not in _renewed(run):
+    if len(local(everyone, run.primary)) > 1 and run.primary.id not in _renewed(run):
         successor = await _successor(run)
         await promote_replica.switch(run, successor)
         await run.announce(run.topology(successor.id))
@@ -107,7 +108,8 @@ async def _successor(run: Run) -> Instance:
     primary = facts.get(run.primary.id)
     if primary is None:
         raise NotNow(f"the agent of {run.primary.name} does not answer")
-    replicas = [found for name, found in facts.items() if name != run.primary.id]
+    candidates = {one.id for one in local(run.members, run.primary)} - {run.primary.id}
+    replicas = [found for name, found in facts.items() if name in candidates]
     chosen = most_current(replicas, history=primary.replication_id)
     if isinstance(chosen, NobodyFit):
         raise NotNow(f"nobody can take the place of {run.primary.name}: {chosen.reason}")

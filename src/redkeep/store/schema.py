@@ -79,6 +79,7 @@ instances = Table(
     Column("proven", JSON, nullable=False),
     Column("shard", Text),
     Column("node_id", Text),
+    Column("site", Text, nullable=False),
 )
 
 UNDELETED = ~instances.c.deleted
@@ -234,4 +235,5 @@ hosts = Table(
     Column("disk_free_bytes", BigInteger, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("zone", Text, nullable=False),
+    Column("site", Text, nullable=False),
 )

@@ -1,0 +1,17 @@
+"""The sites of hosts and instances."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    for table in ("hosts", "instances"):
+        with op.batch_alter_table(table) as changed:
+            changed.add_column(sa.Column("site", sa.Text(), nullable=False, server_default="default"))
+        with op.batch_alter_table(table) as changed:
+            changed.alter_column("site", server_default=None)
