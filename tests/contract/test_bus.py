@@ -546,7 +546,7 @@ async def test_a_redis_that_is_not_there_is_unavailable_at_once() -> None:
         await bus.publish("news", {})
     with pytest.raises(Unavailable):
         await bus.request("s", {}, timeout=5)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2.5
     await bus.close()
 
 

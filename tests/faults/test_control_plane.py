@@ -37,8 +37,8 @@ async def test_14_without_its_store_healthy_groups_go_on_and_a_dead_primary_wait
         old = await playing.primary()
         with store_blocked(playing):
             began = time.monotonic()
-            await asyncio.sleep(4)  # what is promised is that nothing happens in this time
-            assert writer.longest_gap(began).seconds < 1
+            await asyncio.sleep(6)  # what is promised is that nothing happens in this time
+            assert writer.longest_gap(began).seconds < 2.5  # a fence would last longer
             assert await failovers(playing) == 0
 
             playing.process(old).kill()
@@ -57,8 +57,8 @@ async def test_14_without_the_northbound_healthy_groups_go_on_and_failover_works
         old = await playing.primary()
         playing.found.control.kill()
         began = time.monotonic()
-        await asyncio.sleep(4)  # longer than any word; what is promised is that nothing happens
-        assert writer.longest_gap(began).seconds < 1
+        await asyncio.sleep(6)  # twice as long as any word; what is promised is that nothing happens
+        assert writer.longest_gap(began).seconds < 2.5  # a fence would last longer
         assert (await playing.primary()).id == old.id
 
         await asyncio.to_thread(playing.found.control.start)
@@ -76,9 +76,9 @@ async def test_14_an_only_server_writes_on_without_anybody() -> None:
         playing.found.control.kill(signal.SIGKILL)
         began = time.monotonic()
 
-        await asyncio.sleep(3)
+        await asyncio.sleep(6)
 
-        assert writer.longest_gap(began).seconds < 1
+        assert writer.longest_gap(began).seconds < 2.5  # a fence would last longer
 
 
 async def test_15_two_managers_that_see_the_same_crash_fail_over_once() -> None:

@@ -369,7 +369,7 @@ async def test_wrong_credentials_are_told_at_once(single: RedisProcess) -> None:
     begun = time.monotonic()
     with pytest.raises(ServerError, match="WRONGPASS"):
         await connect([single.address], username="nobody", password="wrong")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2.5
 
 
 async def test_nobody_there_is_unavailable(single: RedisProcess) -> None:
