@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redkeep.agent import files
-from redkeep.agent.server import clear
+from redkeep.agent.directories import clear
 from redkeep.errors import Refused
 from redkeep.model.backup import Phase, Transfer
 from redkeep.model.orders import RestoreCopy

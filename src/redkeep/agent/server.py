@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import shutil
 import signal
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from redkeep.agent import keepsake
 from redkeep.agent import record as records
+from redkeep.agent.directories import clear, require_free_port
 from redkeep.agent.process import (
     Birth,
     Gone,
     Watch,
     birth_of,
-    end_servers_in,
     is_stopped,
     limit_address_space,
     spawn,
     works_in,
 )
 from redkeep.agent.record import Record
+from redkeep.agent.replication import Replication
 from redkeep.agent.settings import AgentSettings
-from redkeep.decide.durability import min_replicas
-from redkeep.decide.fencing import majority, may_write
 from redkeep.decide.liveness import Comeback, Pulse, comeback, pulse, restart_pause
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch, Unavailable
 from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
 from redkeep.model.topology import Role
-from redkeep.redis import admin as words
 from redkeep.redis import conf, info
 from redkeep.redis.admin import Admin
 from redkeep.vault import Vault, digest
@@ -47,8 +42,6 @@ START_LIMIT = 15.0
 """Seconds within which a new process must answer, be it that it is loading."""
 STOP_LIMIT = 60.0
 """Seconds that an orderly stop may take before the process is killed: it saves its data set."""
-ACKNOWLEDGE_LIMIT = 0.2
-"""Seconds that replicas get to acknowledge, when they alone carry a primary's right to write."""
 
 OnExit = Callable[["Server"], None]
 
@@ -61,16 +54,9 @@ class Server:
         self.lock = asyncio.Lock()
         self.facts = ServerFacts(record.spec.instance_id, Process.ABSENT)
         self.directory = settings.directory / record.spec.instance_id
-        self.word_until = 0.0
-        """Loop time at which the last confirmation of its right to write ends."""
-        self.fenced = False
-        """Refuses writes because its agent lost touch with the managers."""
         self.exits_in_a_row = 0
-        self._awaits_until: float | None = None
-        """Loop time until which it awaits replicas in a hurry; None when it is configured as ever."""
-        self._hold_until = 0.0
-        """Monotonic time at which writers have waited long enough for a hold; passed, when we find one at our start."""
-        self._settings = settings
+        self.settings = settings
+        self.replication = Replication(self)
         self._vault = vault
         self._on_exit = on_exit
         self._watch: Watch | None = None
@@ -98,8 +84,8 @@ class Server:
     @property
     def admin(self) -> Admin:
         """The way to the server for what is no order. Raises Unavailable when it does not run."""
-        self._require_process()
-        return self._connected
+        self.require_process()
+        return self.connection
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -110,17 +96,17 @@ class Server:
             self.facts = replace(self.facts, process=gone, pid=None, detail=self._detail, epoch=self.record.epoch)
             return self.facts
         try:
-            said = await self._connected.info(*(("replication",) if briefly else ()))
+            said = await self.connection.info(*(("replication",) if briefly else ()))
         except NotNow:
             self.facts = self._facts_without_answer(Process.LOADING, "loading its data")
         except RedkeepError as error:
-            process = Process.HUNG if self.silent_for > self._settings.patience.stopped else self.facts.process
+            process = Process.HUNG if self.silent_for > self.settings.patience.stopped else self.facts.process
             self.facts = self._facts_without_answer(process, str(error))
         else:
-            self._see(said)
+            self.see(said)
         return self.facts
 
-    def _see(self, said: Mapping[str, Any]) -> None:
+    def see(self, said: Mapping[str, Any]) -> None:
         self._answered = time.monotonic()
         self.facts = self._facts_from(said)
 
@@ -137,17 +123,17 @@ class Server:
         self._remember_sync(bool(upstream and upstream.link_up))
         brief = "run_id" not in said
         if not brief and self.is_primary_by_order and upstream is None:
-            self._remember(replace(self.record, had_keys=info.keys(said) > 0))
+            self.remember(replace(self.record, had_keys=info.keys(said) > 0))
         was_loading = self.facts.process is Process.LOADING and upstream is not None
         loading = was_loading if brief else info.loading(said)
         if not loading and self.record.came_up_with != self.record.started_with:
-            self._remember(replace(self.record, came_up_with=self.record.started_with, on_trial=False))
+            self.remember(replace(self.record, came_up_with=self.record.started_with, on_trial=False))
         return replace(
             self.facts,
             process=Process.LOADING if loading else Process.RUNNING,
             pid=self._pid,
             role=info.role(said),
-            fenced=self.fenced or self.record.held,
+            fenced=self.replication.fenced or self.record.held,
             epoch=self.record.epoch,
             replication_id=str(said["master_replid"]),
             offset=info.offset(said),
@@ -163,14 +149,14 @@ class Server:
     def _remember_sync(self, link_up: bool) -> None:
         if link_up and not self.record.synced_once:
             keepsake.forget(self.directory)
-            self._remember(replace(self.record, synced_once=True))
+            self.remember(replace(self.record, synced_once=True))
 
     @property
     def _pid(self) -> int | None:
         return self._watch.pid if self._watch else None
 
     @property
-    def _connected(self) -> Admin:
+    def connection(self) -> Admin:
         if self._admin is None:
             self._admin = Admin(self.record.spec.address, self._vault.unseal(self.record.spec.secrets.admin))
         return self._admin
@@ -190,7 +176,7 @@ class Server:
             await self._rekey(spec)
         moved = replace(self._moved_to(spec, assignment), assignment=assignment)
         token = restart_token or self.record.restart_token
-        self._remember(replace(moved, restart_token=token, on_trial=anew or self.record.on_trial))
+        self.remember(replace(moved, restart_token=token, on_trial=anew or self.record.on_trial))
         if not self.running:
             try:
                 await self._start_again()
@@ -198,101 +184,19 @@ class Server:
                 self._expected_to_exit = False
         else:
             if assignment.role is Role.REPLICA:
-                await self._apply_role()
+                await self.replication.apply_role()
             await self._apply_spec()
-
-    async def promote(self, assignment: Assignment, replication_id: str, at_least: int, patience: float) -> None:
-        """See `Promote`."""
-        self._require_process()
-        if at_least >= 0:
-            await self._wait_for(replication_id, at_least, patience)
-        self._refuse_if_emptied(assignment)
-        keepsake.forget(self.directory)
-        self._remember(replace(self.record, assignment=assignment, held=False, synced_once=False))
-        self.word_until = time.monotonic() + self._settings.word_seconds
-        role = () if self.facts.role is Role.PRIMARY else (words.become_primary(),)
-        news = words.tell_clients(_news(assignment))
-        said = await self._connected.run(*role, *self._open_writes(), news, words.REPLICATION)
-        self.fenced = False
-        self._see(said[-1])
-
-    async def follow(self, assignment: Assignment) -> None:
-        """See `Follow`."""
-        self._remember(replace(self.record, assignment=assignment, held=False))
-        if self.running:
-            await self._apply_role()
-        else:
-            await self._start()
-
-    async def isolate(self) -> None:
-        """See `Isolate`."""
-        self._require_process()
-        if self.is_primary_by_order:
-            raise Refused(f"{self.id} is a primary: it follows nobody as it is", kind="conflict")
-        await self._connected.run(words.become_replica(conf.NOBODY))
-
-    async def brief(self, assignment: Assignment) -> None:
-        """See `Brief`."""
-        if assignment.role is not self.record.assignment.role:
-            raise Refused(f"{self.id} is not {assignment.role}: a briefing does not change roles", kind="conflict")
-        self._remember(replace(self.record, assignment=assignment))
-        if self.running and not self.fenced and not self.record.held:
-            opening = self._open_writes() if self.is_primary_by_order else ()
-            await self._connected.run(*opening, words.tell_clients(_news(assignment)))
-
-    async def hold_writes(self, patience: float) -> None:
-        """See `HoldWrites`. The final offset is read in the same trip, since writers wait from here on."""
-        self._require_process()
-        self._remember(replace(self.record, held=True))
-        self._hold_until = time.monotonic() + patience
-        said = await self._connected.run(*words.hold_writes(), words.REPLICATION)
-        self._see(said[-1])
-
-    async def answer_held(self) -> None:
-        """End the patience of a hold that has lasted too long: whoever waits is refused. Nothing opens by it."""
-        if not self.record.held or not self.running or self.lock.locked() or time.monotonic() < self._hold_until:
-            return
-        async with self.lock:
-            await self._connected.run(*words.refuse_held(self.record.spec.version))
-            self._hold_until = float("inf")
-
-    async def release_writes(self) -> None:
-        """See `ReleaseWrites`."""
-        self._require_process()
-        self._remember(replace(self.record, held=False))
-        await self._connected.run(*self._open_writes())
-        self.fenced = False
-
-    async def await_replicas(self, count: int, patience: float) -> None:
-        """See `AwaitReplicas`."""
-        self._require_process()
-        if not count:
-            return await self._await_nobody()
-        self._awaits_until = time.monotonic() + patience
-        await self._connected.run(*words.await_replicas(count, self.record.spec.version))
-        return None
-
-    async def stop_waiting(self) -> None:
-        """Synchronise as configured again, once nobody has said for a while that more replicas are on their way."""
-        if self.running and self._awaits_until is not None and time.monotonic() > self._awaits_until:
-            await self._await_nobody()
-
-    async def _await_nobody(self) -> None:
-        spec, tuning = self.record.spec, self._settings.tuning
-        compression = conf.live_parameters(spec, tuning)["rdbcompression"]
-        await self._connected.run(*words.await_nobody(tuning.diskless_sync_delay, compression, spec.version))
-        self._awaits_until = None
 
     async def configure(self, spec: ServerSpec) -> None:
         """See `Configure`. What the server refuses is taken back, here and there."""
         before = self.record.spec
-        self._remember(replace(self.record, spec=spec))
+        self.remember(replace(self.record, spec=spec))
         if not self.running:
             return
         try:
             await self._apply_spec()
         except Refused:
-            self._remember(replace(self.record, spec=before))
+            self.remember(replace(self.record, spec=before))
             await self._apply_spec()
             raise
 
@@ -307,7 +211,7 @@ class Server:
 
     def accept_epoch(self, epoch: int) -> None:
         """Remember it before acting on it."""
-        self._remember(replace(self.record, epoch=max(epoch, self.record.epoch)))
+        self.remember(replace(self.record, epoch=max(epoch, self.record.epoch)))
 
     def refuse_strangers(self, group_id: str, *, may_move: bool) -> None:
         """Only its group gives it orders. Raises StaleEpoch for one that it has left, Refused for any other."""
@@ -332,7 +236,7 @@ class Server:
             admin, replication = (
                 self._vault.unseal(secret) for secret in (spec.secrets.admin, spec.secrets.replication)
             )
-            await self._connected.run(
+            await self.connection.run(
                 ("ACL", "SETUSER", conf.ADMIN, f"#{digest(admin)}"), ("CONFIG", "SET", "masterauth", replication)
             )
         await self._disconnect()
@@ -350,7 +254,8 @@ class Server:
             self._watch = Watch(birth.pid, self._exited)
         except Gone:
             return False
-        self._answered = self._awaits_until = time.monotonic()  # the agent before us may have made it wait
+        self._answered = time.monotonic()
+        self.replication.adopted()
         return True
 
     async def verify_identity(self) -> None:
@@ -358,9 +263,8 @@ class Server:
 
         Whether it was fenced is read from it: the agent that did it may have died right after.
         """
-        said = await self._connected.info("server")
-        (wanted,) = await self._connected.run(words.MIN_REPLICAS)
-        self.fenced = words.is_fenced(wanted) and not self.record.held
+        said = await self.connection.info("server")
+        await self.replication.verify_fence()
         if self.record.run_id and str(said["run_id"]) != self.record.run_id:
             raise Refused(f"another server answers on {self.record.spec.address}", kind="conflict")
 
@@ -379,7 +283,7 @@ class Server:
             raise
         if assignment.role is Role.PRIMARY:
             await self.until_loaded()
-            await self.promote(replace(assignment, epoch=self.record.epoch), "", -1, 0)
+            await self.replication.promote(replace(assignment, epoch=self.record.epoch), "", -1, 0)
 
     async def until_loaded(self) -> None:
         """Wait for as long as it loads. Raises Unavailable when it ends while doing so."""
@@ -405,7 +309,7 @@ class Server:
             silent_for=self.silent_for,
             stopped=stopped,
             group_size=self.record.assignment.group_size,
-            patience=self._settings.patience,
+            patience=self.settings.patience,
         )
         if verdict is not Pulse.FINE:
             self.facts = self._facts_without_answer(Process.HUNG, f"no answer for {self.silent_for:.1f} s")
@@ -415,65 +319,13 @@ class Server:
 
     async def _ping(self) -> None:
         with contextlib.suppress(NotNow):
-            await self._connected.ping()
+            await self.connection.ping()
         self._answered = time.monotonic()
-
-    async def keep_word(self) -> None:
-        """Fence a primary whose word has run out and whose replicas do not carry it; open one that is confirmed."""
-        if not self.running or not self.is_primary_by_order or self.record.held:
-            return
-        now = time.monotonic()
-        if now < self.word_until:
-            if self.fenced and not self.lock.locked():
-                async with self.lock:
-                    await self._connected.run(*self._open_writes())
-                    self.fenced = False
-                log.warning("%s accepts writes again: its right is confirmed", self.id)
-            return
-        if not self.fenced and not await self._carried():
-            await self._connected.run(*words.fence(self.record.spec.version))
-            self.fenced = True
-            log.warning("%s refuses writes: no manager confirms it and its replicas do not follow", self.id)
-
-    async def _carried(self) -> bool:
-        """Whether a majority of the group follows at this moment: they must acknowledge something that is new.
-
-        What INFO says of the last acknowledgement is whole seconds old. So something is put into the stream, WAIT makes
-        the replicas answer at once, and those that have it by then count. One that was detached may still follow, but
-        is no member.
-        """
-        assignment = self.record.assignment
-        wanted, patience = majority(assignment.group_size) - 1, int(ACKNOWLEDGE_LIMIT * 1000)
-        if not wanted or self.facts.role is Role.REPLICA:  # as one that has just been started, it refuses by itself
-            return True
-        said = await self._connected.run(
-            words.tell_clients(_news(assignment)),
-            ("INFO", "replication"),
-            ("WAIT", wanted, patience),
-            ("INFO", "replication"),
-        )
-        mark, followers = info.offset(said[1]), info.followers(said[3])
-        members = assignment.topology.replicas
-        acknowledging = sum(one.online and one.offset >= mark and one.address in members for one in followers)
-        return may_write(
-            now=time.monotonic(),
-            word_until=self.word_until,
-            group_size=assignment.group_size,
-            acknowledging=acknowledging,
-        )
-
-    def confirm(self, until: float) -> None:
-        """A manager has confirmed that it is primary; `until` is on the monotonic clock."""
-        self.word_until = max(self.word_until, until)
-
-    def deny(self) -> None:
-        """A manager says that somebody else is primary."""
-        self.word_until = 0.0
 
     async def rotate_log(self) -> None:
         """Keep one old log. redis-server opens its log anew for every line, so renaming is enough."""
         path = self.directory / "redis.log"
-        if path.exists() and path.stat().st_size > self._settings.log_bytes:
+        if path.exists() and path.stat().st_size > self.settings.log_bytes:
             path.replace(path.with_suffix(".log.1"))
 
     async def close(self) -> None:
@@ -485,7 +337,7 @@ class Server:
 
     # --- how ------------------------------------------------------------------------------------------------------
 
-    def _remember(self, record: Record) -> None:
+    def remember(self, record: Record) -> None:
         if record != self.record or not self._remembered:
             self.record = record
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -493,85 +345,33 @@ class Server:
             self._remembered = True
 
     def _require_program(self, spec: ServerSpec) -> Path:
-        program = self._settings.programs.get(spec.version)
+        program = self.settings.programs.get(spec.version)
         if program is None:
-            raise Refused(f"host {self._settings.host_id} has no redis-server {spec.version}", kind="missing")
+            raise Refused(f"host {self.settings.host_id} has no redis-server {spec.version}", kind="missing")
         return program
 
-    def _require_process(self) -> None:
+    def require_process(self) -> None:
         if not self.running:
             raise Unavailable(f"{self.id} is not running: {self._detail or 'it was never started'}")
 
-    def _open_writes(self) -> Sequence[words.Command]:
-        """As many replicas must acknowledge as the group's promise asks; a replica refuses writes in any case."""
-        if not self.is_primary_by_order:
-            return words.open_writes(0)
-        return words.open_writes(min_replicas(self.record.spec.durability, self.record.assignment.group_size))
-
-    async def remind_clients(self) -> None:
-        """Publish the topology anew: clients that have just come know nothing but what they are told.
-
-        Only the primary does: what is published there reaches the subscribers of its replicas as well.
-        """
-        if self.lock.locked() or not self.running or not self.is_primary_by_order:
-            return
-        async with self.lock:
-            if not self.fenced and not self.record.held and self.record.assignment.group_size > 1:
-                await self._connected.run(words.tell_clients(_news(self.record.assignment)))
-
-    def _refuse_if_emptied(self, assignment: Assignment) -> None:
-        """A primary with replicas that has lost its data would wipe theirs as soon as they follow it."""
-        if self.facts.keys == 0 and self.record.had_keys and assignment.group_size > 1 and self._fresh_start:
-            raise Refused(f"{self.id} came back empty: promote a replica, or delete the replicas", kind="conflict")
-
-    @property
     def _fresh_start(self) -> bool:
         """It has been nothing but a follower of nobody since it was started."""
         upstream = self.facts.upstream
         return upstream is not None and upstream.primary == conf.NOBODY
-
-    async def _wait_for(self, replication_id: str, at_least: int, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        while True:
-            facts = await self.look(briefly=True)
-            if facts.role is Role.PRIMARY and self.is_primary_by_order:
-                return
-            if facts.replication_id == replication_id and facts.offset >= at_least:
-                return
-            if time.monotonic() >= deadline:
-                lacking = at_least - facts.offset
-                raise NotNow(f"{self.id} lacks {lacking} bytes of the primary's history after {patience:g} s")
-            await asyncio.sleep(0.0005)
-
-    async def _apply_role(self) -> None:
-        """Make a running server the replica that its record says."""
-        assignment = self.record.assignment
-        self._remember(replace(self.record, held=False))
-        if assignment.primary is None:
-            raise Refused(f"{self.id} was told to follow nobody")
-        said = await self._connected.run(
-            words.become_replica(assignment.primary),  # Redis leaves it alone when it follows that one already
-            *self._open_writes(),
-            words.tell_clients(_news(assignment)),
-            words.REPLICATION,
-        )
-        self.fenced = False
-        self._see(said[-1])
-        self._write_conf()  # not before: writers may be waiting, and a start writes it anew
 
     async def _apply_spec(self) -> None:
         spec = self.record.spec
         if self._watch:
             limit_address_space(self._watch.pid, spec.process_limit_bytes)
         wanted = conf.users(spec.users, self._masters())
-        present = {str(name) for name in (await self._connected.run(("ACL", "USERS")))[0]}
-        await self._connected.run(
+        present = {str(name) for name in (await self.connection.run(("ACL", "USERS")))[0]}
+        await self.connection.run(
             ("CONFIG", "SET", "maxmemory", spec.maxmemory_bytes),
             *(("ACL", "SETUSER", name, *rules.split()) for name, rules in wanted.items()),
             *(("ACL", "DELUSER", name) for name in sorted(present - set(wanted))),
-            *(("CONFIG", "SET", *pair) for pair in conf.live_parameters(spec, self._settings.tuning).items()),
+            *(("CONFIG", "SET", *pair) for pair in conf.live_parameters(spec, self.settings.tuning).items()),
         )
-        self._write_conf()
+        self.write_conf()
 
     async def _start_again(self) -> None:
         """With its parameters or, when it ends at its start and last came up with others, with those.
@@ -581,33 +381,32 @@ class Server:
         """
         good, spec = self.record.came_up_with, self.record.spec
         try:
-            await self._start()
+            await self.start()
         except Unavailable as error:
             if self.record.on_trial or good is None or good == spec.parameters:
                 raise
             log.warning("%s; it is started with the parameters that it last came up with", error)
-            await self._start(replace(spec, parameters=good))
+            await self.start(replace(spec, parameters=good))
 
-    async def _start(self, spec: ServerSpec | None = None) -> None:
+    async def start(self, spec: ServerSpec | None = None) -> None:
         spec = spec or self.record.spec
         program = self._require_program(spec)
-        _require_free_port(spec)
-        self._write_conf(spec)
+        require_free_port(spec)
+        self.write_conf(spec)
         await self._disconnect()  # from the process before: the next order must not be the one to find out
         self._expected_to_exit = False
         password = self._vault.unseal(spec.secrets.replication)
         pid = spawn(program, self.directory / "redis.conf", conf.secret_directives(password), spec.process_limit_bytes)
         self._started = self._answered = time.monotonic()
-        self._awaits_until = None
         self._detail = ""
-        self.fenced = False
+        self.replication.started()
         try:
             self._watch = Watch(pid, self._exited)
             birth: Birth | None = birth_of(pid)
         except Gone:
             birth = None
         fresh = replace(self.record, birth=birth, run_id="", synced_once=False, held=False)
-        self._remember(replace(fresh, started_with=spec.parameters))
+        self.remember(replace(fresh, started_with=spec.parameters))
         self.facts = ServerFacts(self.id, Process.LOADING)
         await self._until_answering()
 
@@ -616,7 +415,7 @@ class Server:
         while self.running:
             facts = await self.look()
             if facts.run_id:
-                self._remember(replace(self.record, run_id=facts.run_id))
+                self.remember(replace(self.record, run_id=facts.run_id))
                 return
             if time.monotonic() > deadline:
                 raise NotNow(
@@ -639,7 +438,7 @@ class Server:
 
     async def _refuses_to_stop(self) -> bool:
         try:
-            await self._connected.run(("SHUTDOWN",))
+            await self.connection.run(("SHUTDOWN",))
         except (Refused, NotNow):
             return True
         except RedkeepError:
@@ -675,10 +474,10 @@ class Server:
         secrets = self.record.spec.secrets
         return conf.Masters(digest(self._vault.unseal(secrets.admin)), digest(self._vault.unseal(secrets.replication)))
 
-    def _write_conf(self, spec: ServerSpec | None = None) -> None:
+    def write_conf(self, spec: ServerSpec | None = None) -> None:
         follow = self.record.assignment.primary or conf.NOBODY
         text = conf.render(
-            spec or self.record.spec, self.directory, follow, tuning=self._settings.tuning, masters=self._masters()
+            spec or self.record.spec, self.directory, follow, tuning=self.settings.tuning, masters=self._masters()
         )
         records.write(self.directory / "redis.conf", text.encode())
 
@@ -697,33 +496,3 @@ def _figures(said: Mapping[str, Any]) -> dict[str, Any]:
         "memory_max": int(said["maxmemory"]),
         "redis_version": str(said["redis_version"]),
     }
-
-
-def _news(assignment: Assignment) -> str:
-    return json.dumps(assignment.topology.to_news())
-
-
-def _require_free_port(spec: ServerSpec) -> None:
-    """Raises Refused (`conflict`) when somebody else listens there: redis-server would exit, or worse, they answer."""
-    family = socket.AF_INET6 if ":" in spec.address.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((spec.address.host, spec.address.port))
-        except OSError as error:
-            raise Refused(f"{spec.address} cannot be listened on: {error.strerror}", kind="conflict") from None
-
-
-async def clear(directory: Path) -> None:
-    """Nobody works in the directory any more, a child that saves neither, and it is gone."""
-    await end_servers_in(directory)
-    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-
-
-def directory_bytes(path: Path) -> int:
-    """What the files of a directory take on disk; those that vanish meanwhile count nothing."""
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += file.stat().st_blocks * 512
-    return total

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from redkeep.agent import record as records
 from redkeep.agent.copies import Copies
+from redkeep.agent.directories import clear, directory_bytes
 from redkeep.agent.process import end_servers_in
 from redkeep.agent.record import Record
-from redkeep.agent.server import Server, clear, directory_bytes
+from redkeep.agent.server import Server
 from redkeep.agent.settings import AgentSettings
 from redkeep.errors import RedkeepError, Refused, StaleEpoch, Unavailable
 from redkeep.model.facts import HostReport, Process, ServerFacts
@@ -166,19 +167,19 @@ class Agent:
             case EnsureRunning():
                 await server.ensure_running(order.spec, order.assignment, order.restart_token)
             case Promote():
-                await server.promote(order.assignment, order.replication_id, order.at_least, order.patience)
+                await server.replication.promote(order.assignment, order.replication_id, order.at_least, order.patience)
             case Follow():
-                await server.follow(order.assignment)
+                await server.replication.follow(order.assignment)
             case Isolate():
-                await server.isolate()
+                await server.replication.isolate()
             case Brief():
-                await server.brief(order.assignment)
+                await server.replication.brief(order.assignment)
             case HoldWrites():
-                await server.hold_writes(order.patience)
+                await server.replication.hold_writes(order.patience)
             case ReleaseWrites():
-                await server.release_writes()
+                await server.replication.release_writes()
             case AwaitReplicas():
-                await server.await_replicas(order.replicas, order.patience)
+                await server.replication.await_replicas(order.replicas, order.patience)
             case Configure():
                 await server.configure(order.spec)
 
@@ -268,10 +269,10 @@ class Agent:
         confirmation = decode_confirmation(await self._bus.request(MANAGERS, wish, timeout=limit))
         for name in confirmation.confirmed:
             if server := self._servers.get(name):
-                server.confirm(asked_at + confirmation.lease_seconds)
+                server.replication.confirm(asked_at + confirmation.lease_seconds)
         for name in confirmation.denied:
             if server := self._servers.get(name):
-                server.deny()
+                server.replication.deny()
 
     async def _watch_all(self) -> None:
         """Each on its own: one that hangs keeps no other waiting, least of all for its fence."""
@@ -283,9 +284,9 @@ class Agent:
     async def _watch(self, server: Server) -> None:
         try:
             await server.watch_pulse()
-            await server.keep_word()
-            await server.stop_waiting()
-            await server.answer_held()
+            await server.replication.keep_word()
+            await server.replication.stop_waiting()
+            await server.replication.answer_held()
             if not server.running and not server.lock.locked() and time.monotonic() >= server.next_start:
                 async with server.lock:
                     await server.come_back()
@@ -297,7 +298,7 @@ class Agent:
     async def _remind_clients(self) -> None:
         for server in tuple(self._servers.values()):
             with contextlib.suppress(RedkeepError):
-                await server.remind_clients()
+                await server.replication.remind_clients()
 
     async def _count_disk(self) -> None:
         for server in tuple(self._servers.values()):

@@ -1,0 +1,281 @@
+"""The place of one server in its replication group: its role by order, and the fence that keeps a primary to its word.
+
+Orders to one server run one after the other (`Server.lock`); what goes on by itself takes its turn where it changes
+anything. A member of a Redis Cluster is nobody's primary by order: of all this only holding its writes concerns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from redkeep.agent import keepsake
+from redkeep.decide.durability import min_replicas
+from redkeep.decide.fencing import majority, may_write
+from redkeep.errors import NotNow, Refused
+from redkeep.model.facts import Assignment
+from redkeep.model.topology import Role
+from redkeep.redis import admin as words
+from redkeep.redis import conf, info
+
+if TYPE_CHECKING:
+    from redkeep.agent.server import Server
+
+log = logging.getLogger(__name__)
+
+ACKNOWLEDGE_LIMIT = 0.2
+"""Seconds that replicas get to acknowledge, when they alone carry a primary's right to write."""
+
+
+class Replication:
+    """Of one server: made with it, and never without."""
+
+    def __init__(self, server: Server) -> None:
+        self.word_until = 0.0
+        """Loop time at which the last confirmation of its right to write ends."""
+        self.fenced = False
+        """Refuses writes because its agent lost touch with the managers."""
+        self._server = server
+        self._awaits_until: float | None = None
+        """Loop time until which it awaits replicas in a hurry; None when it is configured as ever."""
+        self._hold_until = 0.0
+        """Monotonic time at which writers have waited long enough for a hold; passed, when we find one at our start."""
+
+    # --- what the process goes through ----------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """A new process: it refuses writes by itself, and waits for nobody."""
+        self._awaits_until = None
+        self.fenced = False
+
+    def adopted(self) -> None:
+        """A process that an agent before us started: that one may have made it wait."""
+        self._awaits_until = time.monotonic()
+
+    async def verify_fence(self) -> None:
+        """Whether it is fenced is read from it: the agent that did it may have died right after."""
+        (wanted,) = await self._server.connection.run(words.MIN_REPLICAS)
+        self.fenced = words.is_fenced(wanted) and not self._server.record.held
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    async def promote(self, assignment: Assignment, replication_id: str, at_least: int, patience: float) -> None:
+        """See `Promote`."""
+        self._server.require_process()
+        if at_least >= 0:
+            await self.until_applied(replication_id, at_least, patience)
+        self._refuse_if_emptied(assignment)
+        keepsake.forget(self._server.directory)
+        self._server.remember(replace(self._server.record, assignment=assignment, held=False, synced_once=False))
+        self.word_until = time.monotonic() + self._server.settings.word_seconds
+        role = () if self._server.facts.role is Role.PRIMARY else (words.become_primary(),)
+        news = words.tell_clients(_news(assignment))
+        said = await self._server.connection.run(*role, *self.open_writes(), news, words.REPLICATION)
+        self.fenced = False
+        self._server.see(said[-1])
+
+    async def follow(self, assignment: Assignment) -> None:
+        """See `Follow`."""
+        self._server.remember(replace(self._server.record, assignment=assignment, held=False))
+        if self._server.running:
+            await self.apply_role()
+        else:
+            await self._server.start()
+
+    async def isolate(self) -> None:
+        """See `Isolate`."""
+        self._server.require_process()
+        if self._server.is_primary_by_order:
+            raise Refused(f"{self._server.id} is a primary: it follows nobody as it is", kind="conflict")
+        await self._server.connection.run(words.become_replica(conf.NOBODY))
+
+    async def brief(self, assignment: Assignment) -> None:
+        """See `Brief`."""
+        if assignment.role is not self._server.record.assignment.role:
+            raise Refused(
+                f"{self._server.id} is not {assignment.role}: a briefing does not change roles", kind="conflict"
+            )
+        self._server.remember(replace(self._server.record, assignment=assignment))
+        if self._server.running and not self.fenced and not self._server.record.held:
+            opening = self.open_writes() if self._server.is_primary_by_order else ()
+            await self._server.connection.run(*opening, words.tell_clients(_news(assignment)))
+
+    async def hold_writes(self, patience: float) -> None:
+        """See `HoldWrites`. The final offset is read in the same trip, since writers wait from here on."""
+        self._server.require_process()
+        self._server.remember(replace(self._server.record, held=True))
+        self._hold_until = time.monotonic() + patience
+        said = await self._server.connection.run(*words.hold_writes(), words.REPLICATION)
+        self._server.see(said[-1])
+
+    async def release_writes(self) -> None:
+        """See `ReleaseWrites`."""
+        self._server.require_process()
+        self._server.remember(replace(self._server.record, held=False))
+        await self._server.connection.run(*self.open_writes())
+        self.fenced = False
+
+    async def await_replicas(self, count: int, patience: float) -> None:
+        """See `AwaitReplicas`."""
+        self._server.require_process()
+        if not count:
+            return await self._await_nobody()
+        self._awaits_until = time.monotonic() + patience
+        await self._server.connection.run(*words.await_replicas(count, self._server.record.spec.version))
+        return None
+
+    # --- what goes on by itself -----------------------------------------------------------------------------------
+
+    async def answer_held(self) -> None:
+        """End the patience of a hold that has lasted too long: whoever waits is refused. Nothing opens by it."""
+        if (
+            not self._server.record.held
+            or not self._server.running
+            or self._server.lock.locked()
+            or time.monotonic() < self._hold_until
+        ):
+            return
+        async with self._server.lock:
+            await self._server.connection.run(*words.refuse_held(self._server.record.spec.version))
+            self._hold_until = float("inf")
+
+    async def stop_waiting(self) -> None:
+        """Synchronise as configured again, once nobody has said for a while that more replicas are on their way."""
+        if self._server.running and self._awaits_until is not None and time.monotonic() > self._awaits_until:
+            await self._await_nobody()
+
+    async def keep_word(self) -> None:
+        """Fence a primary whose word has run out and whose replicas do not carry it; open one that is confirmed."""
+        if not self._server.running or not self._server.is_primary_by_order or self._server.record.held:
+            return
+        now = time.monotonic()
+        if now < self.word_until:
+            if self.fenced and not self._server.lock.locked():
+                async with self._server.lock:
+                    await self._server.connection.run(*self.open_writes())
+                    self.fenced = False
+                log.warning("%s accepts writes again: its right is confirmed", self._server.id)
+            return
+        if not self.fenced and not await self._carried():
+            await self._server.connection.run(*words.fence(self._server.record.spec.version))
+            self.fenced = True
+            log.warning("%s refuses writes: no manager confirms it and its replicas do not follow", self._server.id)
+
+    def confirm(self, until: float) -> None:
+        """A manager has confirmed that it is primary; `until` is on the monotonic clock."""
+        self.word_until = max(self.word_until, until)
+
+    def deny(self) -> None:
+        """A manager says that somebody else is primary."""
+        self.word_until = 0.0
+
+    async def remind_clients(self) -> None:
+        """Publish the topology anew: clients that have just come know nothing but what they are told.
+
+        Only the primary does: what is published there reaches the subscribers of its replicas as well.
+        """
+        if self._server.lock.locked() or not self._server.running or not self._server.is_primary_by_order:
+            return
+        async with self._server.lock:
+            if not self.fenced and not self._server.record.held and self._server.record.assignment.group_size > 1:
+                await self._server.connection.run(words.tell_clients(_news(self._server.record.assignment)))
+
+    # --- how ------------------------------------------------------------------------------------------------------
+
+    async def apply_role(self) -> None:
+        """Make a running server the replica that its record says."""
+        assignment = self._server.record.assignment
+        self._server.remember(replace(self._server.record, held=False))
+        if assignment.primary is None:
+            raise Refused(f"{self._server.id} was told to follow nobody")
+        said = await self._server.connection.run(
+            words.become_replica(assignment.primary),  # Redis leaves it alone when it follows that one already
+            *self.open_writes(),
+            words.tell_clients(_news(assignment)),
+            words.REPLICATION,
+        )
+        self.fenced = False
+        self._server.see(said[-1])
+        self._server.write_conf()  # not before: writers may be waiting, and a start writes it anew
+
+    def open_writes(self) -> Sequence[words.Command]:
+        """As many replicas must acknowledge as the group's promise asks; a replica refuses writes in any case."""
+        if not self._server.is_primary_by_order:
+            return words.open_writes(0)
+        return words.open_writes(
+            min_replicas(self._server.record.spec.durability, self._server.record.assignment.group_size)
+        )
+
+    async def _await_nobody(self) -> None:
+        spec, tuning = self._server.record.spec, self._server.settings.tuning
+        compression = conf.live_parameters(spec, tuning)["rdbcompression"]
+        await self._server.connection.run(*words.await_nobody(tuning.diskless_sync_delay, compression, spec.version))
+        self._awaits_until = None
+
+    async def _carried(self) -> bool:
+        """Whether a majority of the group follows at this moment: they must acknowledge something that is new.
+
+        What INFO says of the last acknowledgement is whole seconds old. So something is put into the stream, WAIT makes
+        the replicas answer at once, and those that have it by then count. One that was detached may still follow, but
+        is no member.
+        """
+        assignment = self._server.record.assignment
+        wanted, patience = majority(assignment.group_size) - 1, int(ACKNOWLEDGE_LIMIT * 1000)
+        if not wanted or self._server.facts.role is Role.REPLICA:
+            return True  # as one that has just been started, it refuses by itself
+        said = await self._server.connection.run(
+            words.tell_clients(_news(assignment)),
+            ("INFO", "replication"),
+            ("WAIT", wanted, patience),
+            ("INFO", "replication"),
+        )
+        mark, followers = info.offset(said[1]), info.followers(said[3])
+        members = assignment.topology.replicas
+        acknowledging = sum(one.online and one.offset >= mark and one.address in members for one in followers)
+        return may_write(
+            now=time.monotonic(),
+            word_until=self.word_until,
+            group_size=assignment.group_size,
+            acknowledging=acknowledging,
+        )
+
+    def _refuse_if_emptied(self, assignment: Assignment) -> None:
+        """A primary with replicas that has lost its data would wipe theirs as soon as they follow it."""
+        if (
+            self._server.facts.keys == 0
+            and self._server.record.had_keys
+            and assignment.group_size > 1
+            and self._fresh_start
+        ):
+            raise Refused(
+                f"{self._server.id} came back empty: promote a replica, or delete the replicas", kind="conflict"
+            )
+
+    @property
+    def _fresh_start(self) -> bool:
+        """It has been nothing but a follower of nobody since it was started."""
+        upstream = self._server.facts.upstream
+        return upstream is not None and upstream.primary == conf.NOBODY
+
+    async def until_applied(self, replication_id: str, at_least: int, patience: float) -> None:
+        """Wait until it has applied that offset of the history. Raises NotNow."""
+        deadline = time.monotonic() + patience
+        while True:
+            facts = await self._server.look(briefly=True)
+            if facts.role is Role.PRIMARY and self._server.is_primary_by_order:
+                return
+            if facts.replication_id == replication_id and facts.offset >= at_least:
+                return
+            if time.monotonic() >= deadline:
+                lacking = at_least - facts.offset
+                raise NotNow(f"{self._server.id} lacks {lacking} bytes of the primary's history after {patience:g} s")
+            await asyncio.sleep(0.0005)
+
+
+def _news(assignment: Assignment) -> str:
+    return json.dumps(assignment.topology.to_news())
