@@ -17,7 +17,7 @@ from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.model.orders import Order
-from redkeep.model.site import Backend, FailoverResult, Volume
+from redkeep.model.site import Backend, FailoverResult, Service, ServiceCluster, Volume
 
 # --- Bus ---------------------------------------------------------------------------------------------------------
 
@@ -189,12 +189,44 @@ class Transaction(Protocol):
         """The newest events, newest first."""
         ...
 
-    async def save(self, *rows: Group | Instance | Operation | Host | Configuration | Backup | Cluster) -> None:
+    async def service_clusters(self) -> list[ServiceCluster]:
+        """All of them, by id; those of managers that are alone included."""
+        ...
+
+    async def service_cluster(self, cluster_id: str, *, lock: bool = False) -> ServiceCluster | None:
+        """One of them. Whoever saves it or a service of it has it locked."""
+        ...
+
+    async def services(self, *, cluster_id: str | None = None) -> list[Service]:
+        """The managers' services, by id."""
+        ...
+
+    async def frozen(self, backend: str) -> bool:
+        """No instance of the backend may be changed. A transaction that writes and was told no holds off a freeze until
+        it ends."""
+        ...
+
+    async def add(self, row: ServiceCluster | Service) -> bool:
+        """Insert the row, unless there is one of its id; whether it was inserted. Of several at once, one does."""
+        ...
+
+    async def beat(self, service_id: str, incarnation: str) -> bool:
+        """A sign of life. False when the row is gone, or another run of the service has it."""
+        ...
+
+    async def remove_service(self, service_id: str, incarnation: str) -> None:
+        """Delete the row, if it is this run's."""
+        ...
+
+    async def save(
+        self, *rows: Group | Instance | Operation | Host | Configuration | Backup | Cluster | ServiceCluster | Service
+    ) -> None:
         """Insert or replace each row by its id, in whatever order makes sense.
 
         The lease of a group that is there (`epoch`, `holder`, `lease_until`) is left as it is: claim, renew and release
-        alone write it, so that saving a group which was read before somebody claimed it gives nothing back. Raises
-        Refused, kind `conflict` when two instances that are not deleted would have the same address, and `missing`
+        alone write it, so that saving a group which was read before somebody claimed it gives nothing back. So is that
+        of a service cluster, and the heartbeat of a service. Raises Refused, kind `conflict` when two instances that
+        are not deleted would have the same address, and `missing`
         when the group of an instance, a cluster, an operation or a backup is not there.
         """
         ...
@@ -202,7 +234,8 @@ class Transaction(Protocol):
     async def record(self, *events: Event) -> None: ...
 
     async def prune(self, before: float) -> int:
-        """Delete events, and operations that have ended, from before this store time; how many rows that were."""
+        """Delete events, operations that have ended, and services that were last alive, before this store time; how
+        many rows that were."""
         ...
 
     async def switch(self, name: str) -> bool:
@@ -241,6 +274,18 @@ class Store(Protocol):
 
     async def release(self, group_id: str, holder: str, epoch: int) -> None:
         """Give the lease back. Harmless when it is lost already."""
+        ...
+
+    async def claim_cluster(self, cluster_id: str, holder: str, seconds: float) -> ServiceCluster | None:
+        """As `claim`, for a service cluster: what is raised is `lease_epoch`."""
+        ...
+
+    async def renew_cluster(self, cluster_id: str, holder: str, lease_epoch: int, seconds: float) -> bool:
+        """As `renew`."""
+        ...
+
+    async def release_cluster(self, cluster_id: str, holder: str, lease_epoch: int) -> None:
+        """As `release`."""
         ...
 
     async def close(self) -> None: ...

@@ -15,6 +15,7 @@ from redkeep.model.backup import Backup
 from redkeep.model.cluster import Cluster
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance, RedisUser
 from redkeep.model.operation import Operation
+from redkeep.model.site import Service, ServiceCluster, SiteFailover, VolumeUpdate
 from redkeep.store import rows, schema
 
 _number = st.integers(-(2**53), 2**53)
@@ -49,6 +50,25 @@ _KINDS: list[tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]], Call
     ),
     (st.builds(Backup, created=_time, updated=_time), rows.backup_row, rows.to_backup, schema.backups),
     (st.builds(Cluster, created=_time, updated=_time), rows.cluster_row, rows.to_cluster, schema.clusters),
+    (
+        st.builds(
+            ServiceCluster,
+            created_at=_time,
+            updated_at=st.none() | _time,
+            lease_until=_time,
+            targets=st.lists(st.text(), max_size=2).map(tuple),
+            failover=st.none() | st.builds(SiteFailover, updates=st.lists(st.builds(VolumeUpdate)).map(tuple)),
+        ),
+        rows.service_cluster_row,
+        rows.to_service_cluster,
+        schema.service_clusters,
+    ),
+    (
+        st.builds(Service, created_at=_time, updated_at=st.none() | _time, heartbeat_at=_time),
+        rows.service_row,
+        rows.to_service,
+        schema.services,
+    ),
     (st.builds(Host, seen_at=_time), rows.host_row, rows.to_host, schema.hosts),
     (st.builds(Event, at=_time, id=st.none()), rows.event_row, rows.to_event, schema.events),
 ]

@@ -23,12 +23,13 @@ from redkeep.model.instance import (
     Status,
 )
 from redkeep.model.operation import Kind, Operation, State
+from redkeep.model.site import ReplicationStatus, Service, ServiceCluster, SiteFailover, VolumeUpdate
 from redkeep.model.topology import Address, Role
 
 Row = Mapping[str, Any]
 """Columns by name, JSON columns already as Python values."""
 
-Kept = Group | Instance | Operation | Host | Configuration | Backup | Cluster
+Kept = Group | Instance | Operation | Host | Configuration | Backup | Cluster | ServiceCluster | Service
 """What has an id and is replaced by it."""
 
 
@@ -129,6 +130,40 @@ def operation_row(operation: Operation) -> dict[str, Any]:
 
 def to_operation(row: Row) -> Operation:
     return Operation(**{**row, "kind": Kind(row["kind"]), "state": State(row["state"])})
+
+
+def service_cluster_row(cluster: ServiceCluster) -> dict[str, Any]:
+    failover = asdict(cluster.failover) if cluster.failover else None
+    return _fields(cluster) | {
+        "replication_status": cluster.replication_status.value,
+        "targets": list(cluster.targets),
+        "failover": failover,
+    }
+
+
+def to_service_cluster(row: Row) -> ServiceCluster:
+    nested = {
+        "replication_status": ReplicationStatus(row["replication_status"]),
+        "targets": tuple(row["targets"]),
+        "failover": _site_failover(row["failover"]) if row["failover"] else None,
+    }
+    return ServiceCluster(**{**row, **nested})
+
+
+def _site_failover(kept: dict[str, Any]) -> SiteFailover:
+    updates = tuple(
+        VolumeUpdate(one["volume_id"], ReplicationStatus(one["replication_status"]), one["detail"])
+        for one in kept["updates"]
+    )
+    return SiteFailover(**{**kept, "came_from": ReplicationStatus(kept["came_from"]), "updates": updates})
+
+
+def service_row(service: Service) -> dict[str, Any]:
+    return _fields(service) | {"replication_status": service.replication_status.value}
+
+
+def to_service(row: Row) -> Service:
+    return Service(**{**row, "replication_status": ReplicationStatus(row["replication_status"])})
 
 
 def host_row(host: Host) -> dict[str, Any]:

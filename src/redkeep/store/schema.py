@@ -52,6 +52,14 @@ groups = Table(
 LEASE_COLUMNS = frozenset({"epoch", "holder", "lease_until"})
 """Of an existing group, written by claim, renew and release alone."""
 
+KEPT_COLUMNS = {
+    "groups": LEASE_COLUMNS,
+    "service_clusters": frozenset({"lease_epoch", "holder", "lease_until"}),
+    "services": frozenset({"heartbeat_at"}),
+}
+"""By table: what saving a row that is there leaves alone. The lease of a service cluster is kept as a group's is; a
+sign of life is given by heartbeats alone."""
+
 instances = Table(
     "instances",
     metadata,
@@ -221,6 +229,49 @@ switches = Table(
     Column("id", Text, primary_key=True),
     Column("is_on", Boolean, nullable=False),
 )
+
+service_clusters = Table(
+    "service_clusters",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double),
+    Column("solitary", Boolean, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("disabled_reason", Text),
+    Column("replication_status", Text, nullable=False),
+    Column("active_backend_id", Text),
+    Column("frozen", Boolean, nullable=False),
+    Column("targets", JSON, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("failover", JSON(none_as_null=True)),
+    Column("lease_epoch", BigInteger, nullable=False),
+    Column("holder", Text),
+    Column("lease_until", Double, nullable=False),
+)
+
+services = Table(
+    "services",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("cluster_id", Text, ForeignKey(service_clusters.c.id), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double),
+    Column("heartbeat_at", Double, nullable=False),
+    Column("incarnation", Text, nullable=False),
+    Column("release", Text, nullable=False),
+    Column("object_version", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("disabled_reason", Text),
+    Column("replication_status", Text, nullable=False),
+    Column("active_backend_id", Text),
+    Column("frozen", Boolean, nullable=False),
+    Column("applied_epoch", BigInteger, nullable=False),
+    Column("fault", Text),
+)
+
+Index(None, services.c.cluster_id)
 
 hosts = Table(
     "hosts",

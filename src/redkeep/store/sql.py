@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from redkeep.errors import Refused
 from redkeep.model.instance import Group
+from redkeep.model.site import ServiceCluster
 from redkeep.store.border import translated
 from redkeep.store.database import Database
 from redkeep.store.migrate import migrate
@@ -71,6 +72,18 @@ class SqlStore:
     async def release(self, group_id: str, holder: str, epoch: int) -> None:
         async with self.begin() as unit:
             await unit.release(group_id, holder, epoch)
+
+    async def claim_cluster(self, cluster_id: str, holder: str, seconds: float) -> ServiceCluster | None:
+        async with self.begin() as unit:
+            return await unit.claim_cluster(cluster_id, holder, seconds)
+
+    async def renew_cluster(self, cluster_id: str, holder: str, lease_epoch: int, seconds: float) -> bool:
+        async with self.begin() as unit:
+            return await unit.renew_cluster(cluster_id, holder, lease_epoch, seconds)
+
+    async def release_cluster(self, cluster_id: str, holder: str, lease_epoch: int) -> None:
+        async with self.begin() as unit:
+            await unit.release_cluster(cluster_id, holder, lease_epoch)
 
     async def migrate(self) -> None:
         """Bring the schema to this version's; see `store.migrate`."""

@@ -5,7 +5,21 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Double, Insert, Select, Table, Update, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    Double,
+    Executable,
+    Insert,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -13,7 +27,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from redkeep.store.schema import (
     KEPT_BACKUPS,
-    LEASE_COLUMNS,
+    KEPT_COLUMNS,
     OPEN,
     UNDELETED,
     UNDELETED_CLUSTERS,
@@ -25,6 +39,8 @@ from redkeep.store.schema import (
     hosts,
     instances,
     operations,
+    service_clusters,
+    services,
     switches,
 )
 
@@ -77,6 +93,13 @@ CLUSTERS_OF_PROJECT = (
 )
 BACKUP = select(backups).where(backups.c.id == bindparam("id"))
 LOCKED_BACKUP = BACKUP.with_for_update()
+SERVICE_CLUSTERS = select(service_clusters).order_by(service_clusters.c.id)
+SERVICE_CLUSTER = select(service_clusters).where(service_clusters.c.id == bindparam("id"))
+LOCKED_SERVICE_CLUSTER = SERVICE_CLUSTER.with_for_update(key_share=True)
+"""Whoever writes a service of it locks it first; heartbeats need not."""
+FROZEN_BACKENDS = select(service_clusters.c.id, service_clusters.c.frozen).order_by(service_clusters.c.id)
+HELD_FROZEN_BACKENDS = FROZEN_BACKENDS.with_for_update(read=True)
+"""FOR SHARE: a freeze waits until the changes that saw none have ended."""
 SWITCH = select(switches).where(switches.c.id == bindparam("id"))
 
 
@@ -126,8 +149,8 @@ def newest_events(*by: str) -> Select[Any]:
 
 @cache
 def upsert(table: Table, dialect: str) -> Insert:
-    """Insert or replace by id; the lease columns of a group that is there stay as they are."""
-    kept = LEASE_COLUMNS if table is groups else frozenset()
+    """Insert or replace by id; of a row that is there `KEPT_COLUMNS` stay as they are."""
+    kept = KEPT_COLUMNS.get(table.name, frozenset())
     changed = [column.name for column in table.c if column.name != "id" and column.name not in kept]
     if dialect == "postgresql":
         of_postgresql = postgresql.insert(table)
@@ -140,12 +163,24 @@ def upsert(table: Table, dialect: str) -> Insert:
     )
 
 
+@cache
+def add(table: Table, dialect: str) -> Executable:
+    """Insert, unless there is a row of that id; the id comes back when it was inserted."""
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=[table.c.id]).returning(table.c.id)
+    return sqlite.insert(table).on_conflict_do_nothing(index_elements=[table.c.id]).returning(table.c.id)
+
+
 RECORD = insert(events)
 PRUNE = (
     delete(events).where(events.c.at < bindparam("before")),
     delete(operations).where(operations.c.finished < bindparam("before")),
+    delete(services).where(services.c.heartbeat_at < bindparam("before")),
+    delete(service_clusters).where(
+        service_clusters.c.solitary, ~exists().where(services.c.cluster_id == service_clusters.c.id)
+    ),
 )
-"""Whatever is still open has not finished."""
+"""Whatever is still open has not finished. A service cluster of its own goes with its only service."""
 
 # --- Leases: one compare-and-set each ----------------------------------------------------------------------------
 
@@ -170,3 +205,50 @@ RENEW = (
     .values(lease_until=Clock() + bindparam("seconds", type_=Double))
 )
 RELEASE = update(groups).where(*_held).values(holder=None, lease_until=0.0)
+
+_cluster_held = (
+    service_clusters.c.id == bindparam("cluster_id"),
+    service_clusters.c.holder == bindparam("by"),
+    service_clusters.c.lease_epoch == bindparam("at_epoch"),
+)
+
+TAKEN_CLUSTER = (
+    update(service_clusters)
+    .where(
+        service_clusters.c.id == bindparam("cluster_id"),
+        or_(
+            service_clusters.c.holder.is_(None),
+            service_clusters.c.holder == bindparam("by"),
+            service_clusters.c.lease_until <= Clock(),
+        ),
+    )
+    .values(
+        holder=bindparam("by"),
+        lease_epoch=service_clusters.c.lease_epoch + 1,
+        lease_until=Clock() + bindparam("seconds", type_=Double),
+    )
+    .returning(service_clusters)
+)
+RENEW_CLUSTER = (
+    update(service_clusters)
+    .where(*_cluster_held, service_clusters.c.lease_until > Clock())
+    .values(lease_until=Clock() + bindparam("seconds", type_=Double))
+)
+RELEASE_CLUSTER = update(service_clusters).where(*_cluster_held).values(holder=None, lease_until=0.0)
+
+# --- Signs of life -----------------------------------------------------------------------------------------------
+
+HEARTBEAT = (
+    update(services)
+    .where(services.c.id == bindparam("service_id"), services.c.incarnation == bindparam("run"))
+    .values(heartbeat_at=Clock())
+)
+REMOVE_SERVICE = delete(services).where(
+    services.c.id == bindparam("service_id"), services.c.incarnation == bindparam("run")
+)
+
+
+@cache
+def services_of(*by: str) -> Select[Any]:
+    """By id, where each of the named columns equals the parameter of its name."""
+    return select(services).where(*(services.c[name] == bindparam(name) for name in by)).order_by(services.c.id)

@@ -12,6 +12,7 @@ from redkeep.model.backup import Backup
 from redkeep.model.cluster import Cluster
 from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
+from redkeep.model.site import Service, ServiceCluster, backend_of
 from redkeep.ports import WholeGroup
 from redkeep.store import rows, schema, statements
 from redkeep.store.border import translated
@@ -25,6 +26,8 @@ _ORDER: tuple[tuple[type[rows.Kept], Table, Callable[[Any], dict[str, Any]]], ..
     (Instance, schema.instances, rows.instance_row),
     (Backup, schema.backups, rows.backup_row),
     (Operation, schema.operations, rows.operation_row),
+    (ServiceCluster, schema.service_clusters, rows.service_cluster_row),
+    (Service, schema.services, rows.service_row),
 )
 """In which rows are written: who is referred to before who refers, and the same for everybody, so that two transactions
 never wait for each other's rows in a ring."""
@@ -144,6 +147,43 @@ class SqlTransaction:
             lambda connection: sum(connection.execute(statement, doomed).rowcount for statement in statements.PRUNE)
         )
 
+    async def service_clusters(self) -> list[ServiceCluster]:
+        return [rows.to_service_cluster(row) for row in await self._all(statements.SERVICE_CLUSTERS)]
+
+    async def service_cluster(self, cluster_id: str, *, lock: bool = False) -> ServiceCluster | None:
+        if lock:
+            self._must_write("service_cluster(lock=True)")
+        statement = statements.LOCKED_SERVICE_CLUSTER if lock else statements.SERVICE_CLUSTER
+        row = await self._first(statement, {"id": cluster_id})
+        return rows.to_service_cluster(row) if row else None
+
+    async def services(self, *, cluster_id: str | None = None) -> list[Service]:
+        by = _given(cluster_id=cluster_id)
+        return [rows.to_service(row) for row in await self._all(statements.services_of(*by), by)]
+
+    async def frozen(self, backend: str) -> bool:
+        statement = statements.HELD_FROZEN_BACKENDS if self._writes else statements.FROZEN_BACKENDS
+        return any(row["frozen"] and backend_of(row["id"]) == backend for row in await self._all(statement))
+
+    async def add(self, row: ServiceCluster | Service) -> bool:
+        self._must_write("add()")
+        ((table, batch),) = _batches([row])
+        return await self._run(
+            lambda connection: (
+                connection.execute(statements.add(table, connection.dialect.name), batch[0]).first() is not None
+            )
+        )
+
+    async def beat(self, service_id: str, incarnation: str) -> bool:
+        self._must_write("beat()")
+        values = {"service_id": service_id, "run": incarnation}
+        return await self._run(lambda connection: connection.execute(statements.HEARTBEAT, values).rowcount) == 1
+
+    async def remove_service(self, service_id: str, incarnation: str) -> None:
+        self._must_write("remove_service()")
+        values = {"service_id": service_id, "run": incarnation}
+        await self._run(lambda connection: connection.execute(statements.REMOVE_SERVICE, values))
+
     async def switch(self, name: str) -> bool:
         row = await self._first(statements.SWITCH, {"id": name})
         return bool(row and row["is_on"])
@@ -168,6 +208,19 @@ class SqlTransaction:
     async def release(self, group_id: str, holder: str, epoch: int) -> None:
         values = {"group_id": group_id, "by": holder, "at_epoch": epoch}
         await self._run(lambda connection: connection.execute(statements.RELEASE, values))
+
+    async def claim_cluster(self, cluster_id: str, holder: str, seconds: float) -> ServiceCluster | None:
+        values = {"cluster_id": cluster_id, "by": holder, "seconds": seconds}
+        row = await self._first(statements.TAKEN_CLUSTER, values)
+        return rows.to_service_cluster(row) if row else None
+
+    async def renew_cluster(self, cluster_id: str, holder: str, lease_epoch: int, seconds: float) -> bool:
+        values = {"cluster_id": cluster_id, "by": holder, "at_epoch": lease_epoch, "seconds": seconds}
+        return await self._run(lambda connection: connection.execute(statements.RENEW_CLUSTER, values).rowcount) == 1
+
+    async def release_cluster(self, cluster_id: str, holder: str, lease_epoch: int) -> None:
+        values = {"cluster_id": cluster_id, "by": holder, "at_epoch": lease_epoch}
+        await self._run(lambda connection: connection.execute(statements.RELEASE_CLUSTER, values))
 
     async def commit(self) -> None:
         """Raises what the port promises of the end of a block."""
