@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from redkeep.decide.recovery import Limits
 from redkeep.errors import Refused
 from redkeep.manager.settings import ManagerSettings
 from redkeep.model.instance import DEFAULT_SITE
+from redkeep.model.site import FAILBACK, Backend, ReplicationTarget
 from redkeep.model.topology import Address
 from redkeep.redis.conf import Tuning
 from redkeep.redis.versions import find_servers
@@ -65,12 +66,33 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.IntOpt("max_volume_gb", default=2048, min=1, help="Disk that a project's volumes may add up to."),
         cfg.StrOpt("region", default="RegionOne", help="Region named in the catalogue."),
     ],
+    "backend": [
+        cfg.StrOpt("name", default="redis", help="Names the backend that the managers serve, as in managers@redis."),
+        cfg.StrOpt(
+            "cluster",
+            default="managers",
+            help="The service cluster that its managers form. Empty: a manager is alone, and the only one.",
+        ),
+        cfg.StrOpt("driver", default="plain", help="Moves it between sites: an entry point of redkeep.backends."),
+        cfg.StrOpt("site", default=DEFAULT_SITE, help="Site that it belongs to: the target `default`."),
+        cfg.MultiStrOpt(
+            "replication_device",
+            default=[],
+            help="A site that it can fail over to: backend_id:NAME[,site:LABEL][,key:value...]. Without a label the "
+            "name is the site's. Say it once for each.",
+        ),
+    ],
     "manager": [
         cfg.StrOpt("name", help="Names this manager among all. The default is made of host name and process id."),
         cfg.FloatOpt("lease", default=5.0, min=1, help="Seconds after which a dead manager's work is taken over."),
         cfg.FloatOpt("word", default=3.0, min=0.5, help="Seconds for which a confirmed primary may write on its own."),
         cfg.FloatOpt("look_interval", default=1.0, min=0.1, help="Seconds between two looks at all groups."),
         cfg.FloatOpt("silence", default=2.0, min=0.5, help="Seconds after which a host that says nothing is silent."),
+        cfg.FloatOpt("report_interval", default=5.0, min=0.1, help="Seconds between two signs of life of a manager."),
+        cfg.FloatOpt("service_down_time", default=60.0, min=0.5, help="Seconds without one after which it is down."),
+        cfg.FloatOpt(
+            "site_failover_limit", default=3600.0, min=1, help="Seconds after which a failover of a site is given up."
+        ),
     ],
     "backup": [
         cfg.StrOpt(
@@ -90,7 +112,9 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.StrOpt("host_id", help="Name of this machine among all hosts. The default is its host name."),
         cfg.StrOpt("address", default="127.0.0.1", help="Address that the Redis servers of this host listen on."),
         cfg.StrOpt("zone", default="", help="Availability zone of this machine; shards are spread over zones."),
-        cfg.StrOpt("site", default=DEFAULT_SITE, help="Site of this machine; a backend fails over from one to another."),
+        cfg.StrOpt(
+            "site", default=DEFAULT_SITE, help="Site of this machine; a backend fails over from one to another."
+        ),
         cfg.Opt("ports", type=types.Range(1024, 55535), default="7000-7999", help="Ports for Redis servers."),
         cfg.MultiStrOpt("redis_server", default=[], help="A redis-server program to offer besides those on the PATH."),
         cfg.FloatOpt("heartbeat", default=0.5, min=0.05, help="Seconds between two reports to the managers."),
@@ -125,6 +149,7 @@ class Config:
     manager: ManagerSettings
     agent: AgentSettings
     backup: StorageSettings
+    backend: Backend
 
     @property
     def key_file(self) -> Path:
@@ -172,10 +197,16 @@ def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
         northbound=_northbound(conf.northbound.url) if conf.northbound.url else None,
         northbound_port=conf.northbound.port,
         listen=Address(conf.api.listen, conf.api.port),
-        api=api,
-        manager=_manager(conf.manager, api),
+        api=replace(
+            api,
+            backend=conf.backend.name,
+            service_down_seconds=conf.manager.service_down_time,
+            site_failover_limit_seconds=conf.manager.site_failover_limit,
+        ),
+        manager=_manager(conf.manager, conf.backend, api),
         agent=_agent(state_dir, conf.agent, conf.manager.word),
         backup=_backup(state_dir, conf.backup, conf.agent.host_id or socket.gethostname()),
+        backend=_backend(conf.backend),
     )
 
 
@@ -191,7 +222,26 @@ def _api(state_dir: Path, conf: Any) -> ApiSettings:
     )
 
 
-def _manager(conf: Any, api: ApiSettings) -> ManagerSettings:
+def _backend(conf: Any) -> Backend:
+    if "@" in conf.name or not conf.name or "@" in conf.cluster:
+        raise ValueError("backend.name and backend.cluster are words without @; the name may not be empty")
+    targets = tuple(_target(text) for text in conf.replication_device)
+    names = [FAILBACK, *(one.backend_id for one in targets)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"backend.replication_device: every backend_id comes once, and {FAILBACK!r} is reserved")
+    return Backend(conf.name, conf.driver, conf.site, targets)
+
+
+def _target(text: str) -> ReplicationTarget:
+    pairs = [pair.partition(":") for pair in text.split(",") if pair.strip()]
+    options = {name.strip(): value.strip() for name, _, value in pairs}
+    backend_id = options.pop("backend_id", "")
+    if not backend_id or not all(colon for _, colon, _ in pairs):
+        raise ValueError("backend.replication_device looks like backend_id:NAME[,site:LABEL][,key:value...]")
+    return ReplicationTarget(backend_id, options.pop("site", backend_id), options)
+
+
+def _manager(conf: Any, backend: Any, api: ApiSettings) -> ManagerSettings:
     return ManagerSettings(
         name=conf.name or f"{socket.gethostname()}-{os.getpid()}",
         flavors={flavor.id: flavor for flavor in api.flavors},
@@ -199,6 +249,10 @@ def _manager(conf: Any, api: ApiSettings) -> ManagerSettings:
         word_seconds=conf.word,
         look_interval=conf.look_interval,
         limits=Limits(silence=conf.silence),
+        service=conf.name or socket.gethostname(),
+        cluster=backend.cluster,
+        backend=_backend(backend),
+        report_interval=conf.report_interval,
     )
 
 

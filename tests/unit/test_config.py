@@ -45,6 +45,11 @@ def settings(state: Path, text: str = "") -> Config:
         ("[northbound]\nurl = redis://", "northbound.url"),
         ("[northbound]\nurl = redis://host:port", "northbound.url"),
         ("[northbound]\nport = 0.5", "port"),
+        ("[backend]\nname = a@b", "backend.name"),
+        ("[backend]\nreplication_device = dr1", "replication_device"),
+        ("[backend]\nreplication_device = site:paris", "replication_device"),
+        ("[backend]\nreplication_device = backend_id:default", "replication_device"),
+        ("[backend]\nreplication_device = backend_id:a\nreplication_device = backend_id:a", "replication_device"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_name_of_its_option(tmp_path: Path, text: str, option: str) -> None:
@@ -53,6 +58,18 @@ def test_a_bad_value_is_refused_by_the_name_of_its_option(tmp_path: Path, text: 
 
     assert option in str(refusal.value)
     assert "redkeep.conf" in str(refusal.value)
+
+
+def test_the_targets_of_a_backend_are_read_in_order_and_name_their_sites(tmp_path: Path) -> None:
+    devices = "replication_device = backend_id:dr1\nreplication_device = backend_id:dr2, site:oslo ,pace:slow"
+
+    backend = settings(tmp_path, f"[backend]\nsite = bern\n{devices}").backend
+
+    assert [(one.backend_id, one.site, dict(one.options)) for one in backend.targets] == [
+        ("dr1", "dr1", {}),
+        ("dr2", "oslo", {"pace": "slow"}),
+    ]
+    assert [backend.site_label(target) for target in ("default", "dr2", "typo")] == ["bern", "oslo", None]
 
 
 @pytest.mark.parametrize("text", ["no section = 1", "[api\nport = 1", "port"])

@@ -99,6 +99,14 @@ class ApiSettings:
     """For how long a change of users waits for the servers before it answers."""
     poke_timeout_seconds: float = 1.0
     """For how long an answer waits for the hint to the managers, which find the work without it too."""
+    backend: str = "redis"
+    """The backend that the instances are of, as in `managers@redis`."""
+    service_down_seconds: float = 60.0
+    """Without a sign of life for this long a manager's service is down."""
+    site_failover_limit_seconds: float = 3600.0
+    """After this long a failover of a site is given up."""
+    hook_wait_seconds: float = 10.0
+    """For how long a freeze or a thaw waits for the backend's driver."""
     max_body_bytes: int = 256 * 1024
     """Larger requests are refused unread."""
 

@@ -91,7 +91,8 @@ class Wish:
     id: str
     target: str | None
     """A `backend_id`; None or '' leave the choice to us."""
-    forced: bool
+    forced: bool | None
+    """None: in order if the old site answers, else forced."""
     by: str
     limit: float
     """Seconds after which it is given up."""

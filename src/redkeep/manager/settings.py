@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from redkeep.decide.recovery import Limits
 from redkeep.model.instance import Flavor
+from redkeep.model.site import Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,14 @@ class ManagerSettings:
     stop_limit: float = 8.0
     """Seconds that running operations get to finish when the manager is told to stop."""
     limits: Limits = field(default_factory=Limits)
+    service: str = ""
+    """What its service is called, before the `@`; its name when this is empty."""
+    cluster: str = "managers"
+    """The service cluster that it belongs to, before the `@`. Empty: it is alone."""
+    backend: Backend = field(default_factory=Backend)
+    report_interval: float = 5.0
+    """Seconds between two signs of life."""
+    follow_limit: float = 60.0
+    """Seconds that its driver gets to follow to another site, or to freeze."""
+    follow_pause: float = 1.0
+    """Seconds before a driver that could not follow is asked again; doubled each time, up to thirty."""

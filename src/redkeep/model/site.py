@@ -111,8 +111,8 @@ class SiteFailover:
     id: str
     target: str
     """A configured target, or `default`. Chosen and saved before anybody acts on it."""
-    forced: bool
-    """Writes may be lost where the old site cannot be asked."""
+    forced: bool | None
+    """Writes may be lost, since the old site cannot be asked. None: not looked at yet whether it answers."""
     came_from: ReplicationStatus
     """The status before: what it goes back to when nothing was done."""
     requested_by: str
