@@ -15,6 +15,7 @@ from redkeep.decide.hosts import NoPlace, Place, place
 from redkeep.decide.recovery import Degraded, FailOver, GroupView, RestartPrimary, judge
 from redkeep.decide.sites import (
     MARGIN,
+    active_site,
     has_its_site,
     local,
     may_be_primary,
@@ -162,23 +163,38 @@ def cluster(
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (None, None),
         (cluster(ReplicationStatus.ENABLED), {"north"}),
         (cluster(ReplicationStatus.ENABLED, "", "default"), {"north"}),
         (cluster(ReplicationStatus.FAILED_OVER, "dr1", "dr1", forced=True), {"south"}),
         (cluster(ReplicationStatus.FAILING_OVER, "", "dr1"), {"north", "south"}),
         (cluster(ReplicationStatus.FAILING_OVER, "", "dr1", forced=True), {"south"}),
         (cluster(ReplicationStatus.FAILING_OVER, "dr1", "default", forced=True), {"north"}),
-        (cluster(ReplicationStatus.FAILOVER_ERROR, "", "dr2"), {"north", "west"}),
-        (cluster(ReplicationStatus.FAILOVER_ERROR, "", "dr2", forced=True), {"west"}),
+        (cluster(ReplicationStatus.FAILOVER_ERROR, "", "dr2"), {"north", "south", "west"}),
+        (cluster(ReplicationStatus.FAILOVER_ERROR, "", "dr2", forced=True), {"north", "south", "west"}),
     ],
 )
-def test_where_primaries_may_write_follows_from_one_row(row: ServiceCluster | None, expected: set[str] | None) -> None:
-    assert may_write_at(BACKEND, row) == (None if expected is None else frozenset(expected))
+def test_where_primaries_may_write_follows_from_one_row(row: ServiceCluster, expected: set[str]) -> None:
+    assert may_write_at(BACKEND, [row, replace(row, id="m@other")]) == expected
+
+
+def test_managers_that_are_not_in_one_service_cluster_must_agree() -> None:
+    here, there = cluster(ReplicationStatus.ENABLED), cluster(ReplicationStatus.FAILED_OVER, "dr1")
+
+    assert may_write_at(BACKEND, [here, replace(there, id="other@redis")]) == frozenset()
 
 
 def test_a_backend_without_targets_stops_nobody() -> None:
-    assert may_write_at(Backend(), cluster(ReplicationStatus.ENABLED)) is None
+    assert may_write_at(Backend(), [cluster(ReplicationStatus.ENABLED)]) is None
+    assert may_write_at(BACKEND, []) is None
+
+
+@pytest.mark.parametrize(("active", "expected"), [(None, "north"), ("", "north"), ("dr1", "south"), ("gone", "north")])
+def test_new_primaries_go_where_the_backend_is_active(active: str | None, expected: str) -> None:
+    row = replace(cluster(ReplicationStatus.ENABLED), active_backend_id=active)
+
+    assert active_site(BACKEND, [row]) == expected
+    assert active_site(BACKEND, []) == "north"
+    assert not active_site(Backend(), [row])
 
 
 @given(st.lists(sites, min_size=1, max_size=4), st.none() | st.frozensets(sites))

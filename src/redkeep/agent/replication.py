@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from redkeep.agent import keepsake
 from redkeep.decide.durability import min_replicas
 from redkeep.decide.fencing import majority, may_write
+from redkeep.decide.sites import has_its_site
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import Assignment
 from redkeep.model.topology import Role
@@ -38,6 +39,8 @@ class Replication:
     def __init__(self, server: Server) -> None:
         self.word_until = 0.0
         """Loop time at which the last confirmation of its right to write ends."""
+        self.site_until = 0.0
+        """The same of its site's right, which it needs while it has replicas elsewhere. An order does not give it."""
         self.fenced = False
         """Refuses writes because its agent lost touch with the managers."""
         self._server = server
@@ -117,8 +120,10 @@ class Replication:
         """See `ReleaseWrites`."""
         self._server.require_process()
         self._server.remember(replace(self._server.record, held=False))
-        await self._server.connection.run(*self.open_writes())
-        self.fenced = False
+        may = self._has_its_site(time.monotonic())  # the order may be old: it does not open what is fenced
+        version = self._server.record.spec.version
+        await self._server.connection.run(*(self.open_writes() if may else words.refuse_held(version)))
+        self.fenced = not may
 
     async def await_replicas(self, count: int, patience: float) -> None:
         """See `AwaitReplicas`."""
@@ -154,25 +159,31 @@ class Replication:
         if not self._server.running or not self._server.is_primary_by_order or self._server.record.held:
             return
         now = time.monotonic()
-        if now < self.word_until:
+        if now < self.word_until and self._has_its_site(now):
             if self.fenced and not self._server.lock.locked():
                 async with self._server.lock:
                     await self._server.connection.run(*self.open_writes())
                     self.fenced = False
                 log.warning("%s accepts writes again: its right is confirmed", self._server.id)
             return
-        if not self.fenced and not await self._carried():
+        if not self.fenced and not (self._has_its_site(now) and await self._carried()):
             await self._server.connection.run(*words.fence(self._server.record.spec.version))
             self.fenced = True
-            log.warning("%s refuses writes: no manager confirms it and its replicas do not follow", self._server.id)
+            why = "it and its replicas do not follow" if self._has_its_site(now) else "that its site may write"
+            log.warning("%s refuses writes: no manager confirms %s", self._server.id, why)
 
-    def confirm(self, until: float) -> None:
-        """A manager has confirmed that it is primary; `until` is on the monotonic clock."""
+    def confirm(self, until: float, site_until: float) -> None:
+        """A manager has confirmed that it is primary, and that its site may write; both on the monotonic clock."""
         self.word_until = max(self.word_until, until)
+        self.site_until = max(self.site_until, site_until)
 
     def deny(self) -> None:
-        """A manager says that somebody else is primary."""
-        self.word_until = 0.0
+        """A manager says that somebody else is primary, or that its site may not write."""
+        self.word_until = self.site_until = 0.0
+
+    def _has_its_site(self, now: float) -> bool:
+        elsewhere = len(self._server.record.assignment.elsewhere)
+        return has_its_site(now=now, site_until=self.site_until, elsewhere=elsewhere)
 
     async def remind_clients(self) -> None:
         """Publish the topology anew: clients that have just come know nothing but what they are told.
@@ -207,9 +218,8 @@ class Replication:
         """As many replicas must acknowledge as the group's promise asks; a replica refuses writes in any case."""
         if not self._server.is_primary_by_order:
             return words.open_writes(0)
-        return words.open_writes(
-            min_replicas(self._server.record.spec.durability, self._server.record.assignment.group_size)
-        )
+        durability, assignment = self._server.record.spec.durability, self._server.record.assignment
+        return words.open_writes(min_replicas(durability, assignment.local_size, len(assignment.elsewhere)))
 
     async def _await_nobody(self) -> None:
         spec, tuning = self._server.record.spec, self._server.settings.tuning
@@ -218,29 +228,29 @@ class Replication:
         self._awaits_until = None
 
     async def _carried(self) -> bool:
-        """Whether a majority of the group follows at this moment: they must acknowledge something that is new.
+        """Whether a majority of the group at its site follows at this moment: they must acknowledge what is new.
 
         What INFO says of the last acknowledgement is whole seconds old. So something is put into the stream, WAIT makes
         the replicas answer at once, and those that have it by then count. One that was detached may still follow, but
-        is no member.
+        is no member; those elsewhere are none of those who carry it, but WAIT counts them.
         """
         assignment = self._server.record.assignment
-        wanted, patience = majority(assignment.group_size) - 1, int(ACKNOWLEDGE_LIMIT * 1000)
+        wanted, patience = majority(assignment.local_size) - 1, int(ACKNOWLEDGE_LIMIT * 1000)
         if not wanted or self._server.facts.role is Role.REPLICA:
             return True  # as one that has just been started, it refuses by itself
         said = await self._server.connection.run(
             words.tell_clients(_news(assignment)),
             ("INFO", "replication"),
-            ("WAIT", wanted, patience),
+            ("WAIT", wanted + len(assignment.elsewhere), patience),
             ("INFO", "replication"),
         )
         mark, followers = info.offset(said[1]), info.followers(said[3])
-        members = assignment.topology.replicas
+        members = set(assignment.topology.replicas) - set(assignment.elsewhere)
         acknowledging = sum(one.online and one.offset >= mark and one.address in members for one in followers)
         return may_write(
             now=time.monotonic(),
             word_until=self.word_until,
-            group_size=assignment.group_size,
+            group_size=assignment.local_size,
             acknowledging=acknowledging,
         )
 

@@ -20,7 +20,7 @@ from redkeep.agent.process import end_servers_in
 from redkeep.agent.record import Record
 from redkeep.agent.server import Server
 from redkeep.agent.settings import AgentSettings
-from redkeep.errors import RedkeepError, Refused, StaleEpoch, Unavailable
+from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch, Unavailable
 from redkeep.model.facts import HostReport, Process, ServerFacts
 from redkeep.model.orders import (
     AwaitReplicas,
@@ -61,6 +61,9 @@ REMINDER_INTERVAL = 5.0
 """Seconds between two publications of an unchanged topology on a primary."""
 LOOK_LIMIT = 0.3
 """Seconds that a server gets to answer when somebody asks how it is: less than those who ask have patience."""
+FIRST_WORD_LIMIT = 0.4
+"""Seconds that an agent which has just started waits for a word before it looks at its primaries' right to write: less
+than the margin of whoever waits for that right to run out."""
 DISK_INTERVAL = 10.0
 """Seconds between two countings of what each server's files take."""
 
@@ -88,6 +91,7 @@ class Agent:
             self._group = group
             self._copies.clean()
             await self._adopt_all()
+            await self._once(partial(self._renew_word, FIRST_WORD_LIMIT), "the first word")
             group.create_task(self._bus.serve(agent_name(self._settings.host_id), self._serve))
             group.create_task(self._every(self._settings.heartbeat_interval, self._report))
             group.create_task(self._every(self._settings.heartbeat_interval, self._renew_word))
@@ -167,6 +171,7 @@ class Agent:
             case EnsureRunning():
                 await server.ensure_running(order.spec, order.assignment, order.restart_token)
             case Promote():
+                await self._require_site(server, order)
                 await server.replication.promote(order.assignment, order.replication_id, order.at_least, order.patience)
             case Follow():
                 await server.replication.follow(order.assignment)
@@ -260,19 +265,34 @@ class Agent:
             process = known.process if known.process is Process.LOADING else Process.HUNG
             return replace(known, process=process, detail=f"no answer within {limit:g} s")
 
-    async def _renew_word(self) -> None:
-        """Ask any manager to confirm our primaries; its answer counts from before we asked."""
-        asked_at = time.monotonic()
+    async def _renew_word(self, limit: float | None = None) -> None:
+        """Ask any manager to confirm our primaries."""
         primaries = tuple(one.id for one in self._servers.values() if one.is_primary_by_order and one.running)
-        wish = encode_wish(replace(self._describe(()), wants_confirmed=primaries))
-        limit = self._settings.word_seconds / 2
-        confirmation = decode_confirmation(await self._bus.request(MANAGERS, wish, timeout=limit))
-        for name in confirmation.confirmed:
+        await self._ask_for_word(primaries, limit or self._settings.word_seconds / 2)
+
+    async def _ask_for_word(self, names: tuple[str, ...], limit: float) -> None:
+        """What a manager answers counts from before we asked."""
+        asked_at = time.monotonic()
+        wish = encode_wish(replace(self._describe(()), wants_confirmed=names))
+        said = decode_confirmation(await self._bus.request(MANAGERS, wish, timeout=limit))
+        for name in said.confirmed:
             if server := self._servers.get(name):
-                server.replication.confirm(asked_at + confirmation.lease_seconds)
-        for name in confirmation.denied:
+                server.replication.confirm(asked_at + said.lease_seconds, asked_at + said.site_seconds)
+        for name in said.denied:
             if server := self._servers.get(name):
                 server.replication.deny()
+
+    async def _require_site(self, server: Server, order: Promote) -> None:
+        """Before one that has replicas elsewhere is opened, a manager must say that its site may write: an order may be
+        old, and whoever gave it cut off by now. Raises NotNow."""
+        if not order.assignment.elsewhere:
+            return
+        try:
+            await self._ask_for_word((server.id,), self._settings.word_seconds / 2)
+        except RedkeepError as error:
+            raise NotNow(f"{server.id} is not opened: no manager says that its site may write ({error})") from error
+        if time.monotonic() >= server.replication.site_until:
+            raise NotNow(f"{server.id} is not opened: site {self._settings.site} may not write")
 
     async def _watch_all(self) -> None:
         """Each on its own: one that hangs keeps no other waiting, least of all for its fence."""

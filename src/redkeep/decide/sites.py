@@ -6,7 +6,9 @@ servers at different sites accept writes. It rests on three facts.
 * A manager gives that word only to the rightful primary of the group, and only at a site of `may_write_at`, both as the
   database had them after the agent had asked; it is good for `site_seconds` from the moment of asking.
 * A failover that cannot ask the old site first denies it (`forced` on the row of the service cluster), saves its choice
-  while that is so, and promotes when `site_seconds` and a margin have passed since.
+  while that is so, and promotes when `site_seconds` and a margin have passed since, and since the chosen one was
+  ordered, before which its group may have been at one site and free of this rule. From the choice on nobody but the
+  chosen one is rightful, whatever becomes of the failover of the other groups.
 * A failover in order has the old primary hold its writes before the other is promoted, as any planned change.
 
 Within its own site nothing is different: see `decide/fencing.py`, where only local members count.
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from redkeep.decide.topology import members
 from redkeep.model.instance import Instance
 from redkeep.model.site import Backend, ReplicationStatus, ServiceCluster
 
@@ -31,28 +32,40 @@ def local(instances: Iterable[Instance], primary: Instance) -> tuple[Instance, .
 
 
 def spans_sites(instances: Iterable[Instance]) -> bool:
-    """Whether a group has members at more than one site."""
-    return len({one.site for one in members(instances)}) > 1
+    """Whether a group has somebody at another site, be it one that is not made yet."""
+    return len({one.site for one in instances if one.site}) > 1
 
 
-def may_write_at(backend: Backend, cluster: ServiceCluster | None) -> frozenset[str] | None:
+def may_write_at(backend: Backend, clusters: Iterable[ServiceCluster]) -> frozenset[str] | None:
     """Labels of the sites where primaries of groups with several may write. None: everywhere, nothing fails over here.
 
-    While it fails over in order, both: each group is at one of them, and moves from the one to the other by itself.
-    When it is forced, only the new one, and that stays so if it fails half way: somebody may have been promoted there.
+    `clusters`: all that there are. Managers of one backend that are in no service cluster together must agree.
     """
-    if cluster is None or not backend.targets:
+    rows = [one for one in clusters if one.backend == backend.name]
+    if not backend.targets or not rows:
         return None
+    return frozenset.intersection(*(_sites_of(backend, row) for row in rows))
+
+
+def _sites_of(backend: Backend, cluster: ServiceCluster) -> frozenset[str]:
+    """While it fails over in order, both: each group is at one of them, and moves to the other by itself. When it is
+    forced, the new one alone. When that ended half way, all: each group is where its own row says, and whoever was
+    chosen to take a place, was chosen while the old site was denied."""
     active, failover = backend.site_label(cluster.site), cluster.failover
-    moving = cluster.replication_status in (ReplicationStatus.FAILING_OVER, ReplicationStatus.FAILOVER_ERROR)
-    if not moving or failover is None:
-        return _labels(active)
+    if cluster.replication_status is ReplicationStatus.FAILOVER_ERROR:
+        return frozenset((backend.site, *(one.site for one in backend.targets)))
+    if cluster.replication_status is not ReplicationStatus.FAILING_OVER or failover is None:
+        return frozenset(one for one in (active,) if one is not None)
     target = backend.site_label(failover.target)
-    return _labels(target) if failover.forced else _labels(active, target)
+    return frozenset(one for one in ((target,) if failover.forced else (active, target)) if one is not None)
 
 
-def _labels(*found: str | None) -> frozenset[str]:
-    return frozenset(one for one in found if one is not None)
+def active_site(backend: Backend, clusters: Iterable[ServiceCluster]) -> str:
+    """Label of the site where new primaries go; empty when nothing is said of sites."""
+    row = next((one for one in clusters if one.backend == backend.name), None)
+    if not backend.targets:
+        return ""
+    return (backend.site_label(row.site) if row else None) or backend.site
 
 
 def may_be_primary(instance: Instance, instances: Iterable[Instance], sites: frozenset[str] | None) -> bool:

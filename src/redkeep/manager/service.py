@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from redkeep.decide.recovery import Degraded, FailOver, GroupView, Healthy, Realign, RestartPrimary, Verdict, judge
+from redkeep.decide.sites import may_be_primary, may_write_at
 from redkeep.errors import RedkeepError
 from redkeep.manager.settings import ManagerSettings
 from redkeep.manager.sightings import Sightings
@@ -43,6 +44,7 @@ class Manager:
         self._store: Store = tools.store
         self._bus: Bus = tools.bus
         self._agents = tools.agents
+        self._backend = tools.backend
         self._sightings = Sightings(time.monotonic())
         tools = replace(tools, last_seen=self._sightings.last_seen)
         self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds)
@@ -123,16 +125,29 @@ class Manager:
             groups = {
                 one.group_id: await tx.group(one.group_id) for one in instances if one.id in report.wants_confirmed
             }
+            misplaced = await self._misplaced(tx, [one for one in instances if one.id in report.wants_confirmed])
         await self._keep_host(report)
-        rightful = {group.rightful_primary_id for group in groups.values() if group}
+        rightful = {group.rightful_primary_id for group in groups.values() if group} - misplaced
         known = {one.id for one in instances if one.id in report.wants_confirmed}
         return encode_confirmation(
             Confirmation(
                 confirmed=tuple(sorted(known & rightful)),
                 denied=tuple(sorted(known - rightful)),
                 lease_seconds=self._settings.word_seconds,
+                site_seconds=self._backend.site_seconds,
             )
         )
+
+    async def _misplaced(self, tx: Transaction, instances: list[Instance]) -> set[str]:
+        """Those of groups with several sites that are not where the backend may write now."""
+        sites = may_write_at(self._backend, await tx.service_clusters()) if self._backend.targets else None
+        found = set()
+        for one in instances:
+            if sites is None or one.site in sites:
+                continue
+            if not may_be_primary(one, await tx.instances(group_id=one.group_id), sites):
+                found.add(one.id)
+        return found
 
     async def _keep_host(self, report: HostReport) -> None:
         """The host's row: written when it says something new, and every few seconds as a sign of life."""
@@ -174,6 +189,7 @@ class Manager:
             instances = await tx.instances()
             operations = await tx.open_operations()
             paused = await tx.switch(FAILOVER_PAUSED)
+            sites = may_write_at(self._backend, await tx.service_clusters())
         busy = {one.group_id for one in operations if one.kind not in BACKGROUND}
         members: dict[str, list[Instance]] = {}
         for one in instances:
@@ -181,7 +197,7 @@ class Manager:
         self._groups_by_instance = {one.id: one.group_id for one in instances}
         for group in groups:
             view = self._sightings.view(group, tuple(members.get(group.id, ())), paused=paused)
-            await self._consider(view, group.id in busy)
+            await self._consider(replace(view, sites=sites), group.id in busy)
         for group_id in {one.group_id for one in operations}:
             self._work_on(group_id)
 
@@ -190,9 +206,10 @@ class Manager:
         async with self._store.read() as tx:
             found = await self._group_of(tx, instance_id)
             paused = await tx.switch(FAILOVER_PAUSED)
+            sites = may_write_at(self._backend, await tx.service_clusters())
         if found is not None:
             await self._look_at_unseen(found.instances)
-            view = self._sightings.view(found.group, found.instances, paused=paused)
+            view = replace(self._sightings.view(found.group, found.instances, paused=paused), sites=sites)
             await self._consider(view, any(one.kind not in BACKGROUND for one in found.operations))
 
     async def _look_at_unseen(self, instances: tuple[Instance, ...]) -> None:
@@ -227,7 +244,8 @@ class Manager:
         verdict = judge(view, time.monotonic(), self._settings.limits)
         if isinstance(verdict, RestartPrimary) and len(view.instances) > 1:
             await self._look_at(view.instances)  # what is known may be from before they became fit to take its place
-            view = self._sightings.view(view.group, view.instances, paused=view.paused)
+            anew = self._sightings.view(view.group, view.instances, paused=view.paused)
+            view = replace(anew, sites=view.sites)
             verdict = judge(view, time.monotonic(), self._settings.limits)
         self._report_degraded(view.group, verdict)
         match verdict:

@@ -63,6 +63,8 @@ class Backend:
     site: str = "default"
     """Label of the hosts at the site that the backend belongs to: the target `default`."""
     targets: tuple[ReplicationTarget, ...] = ()
+    site_seconds: float = 10.0
+    """For how long a manager's word for their site lets primaries write that have a replica at another one."""
 
     def site_label(self, target: str) -> str | None:
         """Label of the hosts at a target, `default` included; None when there is no such target."""

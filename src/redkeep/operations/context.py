@@ -17,6 +17,7 @@ from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
 from redkeep.model.instance import Event, Fault, Flavor, Group, Instance, Status
 from redkeep.model.operation import Kind, Operation, State
 from redkeep.model.orders import Brief, Order, target
+from redkeep.model.site import Backend
 from redkeep.model.topology import Topology
 from redkeep.orders import HA, encode_news
 from redkeep.ports import Agents, Bus, Store, Transaction
@@ -54,6 +55,8 @@ class Tools:
     agents: Agents
     bus: Bus
     flavors: Mapping[str, Flavor]
+    backend: Backend = field(default_factory=Backend)
+    """What this manager and its like serve, and its sites."""
     word_seconds: float = 3.0
     """How long an agent's primaries may write after their last confirmation."""
     full_syncs: int = 4

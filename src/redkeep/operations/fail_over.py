@@ -4,7 +4,8 @@ With proof (its own agent saw the process end) the most current replica is promo
 primary may still be writing behind a partition: then its word is revoked in the store, its replicas are isolated so
 that they carry it no longer, and its word is waited out before anyone is promoted (see `decide/fencing.py`).
 
-`args`: `reason`; `proven`; `history`, the replication id of the primary when it was last seen.
+`args`: `reason`; `proven`; `history`, the replication id of the primary when it was last seen. With `site` it goes to
+another site: see `take_over_site`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Instance
 from redkeep.model.orders import EnsureRunning, Follow, Isolate, Promote
 from redkeep.model.topology import Role
+from redkeep.operations import take_over_site
 from redkeep.operations.context import Run
 from redkeep.operations.succession import record_primary
 
@@ -34,6 +36,13 @@ MARGIN = 0.5
 
 
 async def run(run: Run) -> None:
+    if run.operation.args.get("site"):
+        await take_over_site.run(run)
+    else:
+        await _run(run)
+
+
+async def _run(run: Run) -> None:
     old = run.instance(run.operation.choice.get("old") or run.group.primary_id or "")
     if run.group.primary_id == old.id and not await _replace(run, old):
         return
@@ -77,7 +86,10 @@ async def _replace(run: Run, old: Instance) -> bool:
 
 async def give_up(run: Run, reason: str) -> None:
     """The choice stays: it may have been acted on. The manager judges the group anew."""
-    await run.note(f"failover did not succeed: {reason}")
+    if run.operation.args.get("site"):
+        await take_over_site.give_up(run, reason)
+    else:
+        await run.note(f"failover did not succeed: {reason}")
 
 
 def _is_back(facts: ServerFacts | None) -> bool:

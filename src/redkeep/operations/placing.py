@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from redkeep.decide.hosts import NoPlace, place
+from redkeep.decide.sites import active_site
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import ServerFacts
 from redkeep.model.orders import EnsureRunning
@@ -21,6 +22,7 @@ async def ensure_placed(run: Run, instance_id: str, *, only: str | None = None) 
     if run.instance(instance_id).address is not None:
         return
     async with run.change() as tx:
+        here = active_site(run.tools.backend, await tx.service_clusters())
         instance, now = run.instance(instance_id), await tx.now()
         found = place(
             [host for host in await tx.hosts() if now - host.seen_at < SILENT and only in (None, host.id)],
@@ -29,7 +31,7 @@ async def ensure_placed(run: Run, instance_id: str, *, only: str | None = None) 
             flavor=run.tools.flavors[instance.flavor_id],
             volume_gb=instance.volume_gb,
             group_id=instance.group_id,
-            site=instance.site,
+            site=instance.site or here,
             avoid=[(host, port) for host, port in run.operation.choice.get("avoid", ())],
         )
         if isinstance(found, NoPlace):

@@ -4,7 +4,7 @@ Writers are made to wait on the old primary, the successor applies the last byte
 into its replica: then the waiting writes are answered READONLY, which every client knows to mean "not here, and not
 run". All of it is between the marks `hold writes` and `record`; nothing is written to the store there.
 
-`args`: `instance`.
+`args`: `instance`; `site`, when it goes to another one as part of a failover of the whole backend.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ CATCH_UP = 1.0
 
 async def run(run: Run) -> None:
     successor = run.instance(run.arg("instance"))
+    if successor.site != run.primary.site and run.operation.args.get("site") != successor.site:
+        raise Refused(f"{successor.name} is at another site than {run.primary.name} by now", kind="conflict")
     if run.group.primary_id != successor.id:
         await switch(run, successor)
     told = run.topology(successor.id)

@@ -28,6 +28,7 @@ from redkeep.manager.service import Manager
 from redkeep.manager.settings import ManagerSettings
 from redkeep.model.instance import Group, Instance
 from redkeep.model.operation import Kind
+from redkeep.model.site import Backend
 from redkeep.northbound.bus import RedisBus
 from redkeep.operations.context import StepHook, Tools, no_hook
 from redkeep.orders import BusAgents
@@ -79,6 +80,8 @@ class Stack:
     agent_options: dict[str, Any] = field(default_factory=dict)
     api_options: dict[str, Any] = field(default_factory=dict)
     backup_options: dict[str, Any] = field(default_factory=dict)
+    backend: Backend = field(default_factory=Backend)
+    """What the managers serve, and its sites."""
     parts: list[Part] = field(default_factory=list)
     store: Store | None = None
     api: httpx.AsyncClient | None = None
@@ -130,6 +133,7 @@ class Stack:
             BusAgents(bus),
             bus,
             flavors,
+            backend=self.backend,
             word_seconds=settings.word_seconds,
             roll_patience=settings.roll_patience,
             at_step=at_step,

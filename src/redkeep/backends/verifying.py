@@ -1,0 +1,79 @@
+"""Whether groups are in step at a site: what must be seen of every one before any of them moves there in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from redkeep.decide.promotion import unfitness
+from redkeep.decide.topology import members
+from redkeep.errors import RedkeepError
+from redkeep.model.facts import ServerFacts
+from redkeep.model.instance import Instance
+from redkeep.ports import BackendContext
+
+PARALLEL = 16
+PATIENCE = 5.0
+"""Seconds within which a replica must have applied what its primary had at the first look."""
+POLL = 0.05
+LOOK_LIMIT = 2.0
+
+
+async def out_of_step(context: BackendContext, groups: Sequence[str], site: str) -> list[str]:
+    """Why not, for each group that has a member at the site and does not have its primary there."""
+    room = asyncio.Semaphore(PARALLEL)
+
+    async def look(group_id: str) -> str | None:
+        async with room:
+            return await _look(context, group_id, site)
+
+    found = await asyncio.gather(*(look(one) for one in groups))
+    return [one for one in found if one is not None]
+
+
+async def _look(context: BackendContext, group_id: str, site: str) -> str | None:
+    async with context.store.read() as tx:
+        found = await tx.whole_group(group_id)
+    if found is None:
+        return None
+    primary = next((one for one in found.instances if one.id == found.group.primary_id), None)
+    there = [one for one in members(found.instances) if one.site == site]
+    if primary is None or primary.site == site or not there:
+        return None
+    reasons = [await in_step(context, primary, one) for one in there]
+    return None if None in reasons else f"{primary.name}: {reasons[0]}"
+
+
+async def in_step(context: BackendContext, primary: Instance, replica: Instance) -> str | None:
+    """Why a replica is not in step with its primary, or None."""
+    deadline, mark = asyncio.get_running_loop().time() + PATIENCE, -1
+    while True:
+        source, mine = await asyncio.gather(_facts(context, primary), _facts(context, replica))
+        if source is not None and mark < 0:
+            mark = source.offset
+        reason = _not_in_step(source, mine, mark)
+        if reason is None or asyncio.get_running_loop().time() > deadline:
+            return reason and f"{replica.name} {reason}"
+        await asyncio.sleep(POLL)
+
+
+def _not_in_step(source: ServerFacts | None, mine: ServerFacts | None, mark: int) -> str | None:
+    if source is None or not source.alive:
+        return "cannot be compared: the primary does not answer"
+    if mine is None:
+        return "does not answer"
+    if reason := unfitness(mine, source.replication_id):
+        return f"is not fit: {reason}"
+    if mine.upstream is None or not mine.upstream.link_up:
+        return "has lost its primary"
+    if mine.offset < mark:
+        return f"lacks {mark - mine.offset} bytes"
+    return None
+
+
+async def _facts(context: BackendContext, one: Instance) -> ServerFacts | None:
+    try:
+        (found,) = await context.agents.look(one.host_id or "", [one.id], timeout=LOOK_LIMIT)
+    except RedkeepError:
+        return None
+    return found
