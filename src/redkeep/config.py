@@ -94,6 +94,19 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "site_failover_limit", default=3600.0, min=1, help="Seconds after which a failover of a site is given up."
         ),
     ],
+    "redis": [
+        cfg.BoolOpt("cluster_support", default=True, help="Clusters can be created."),
+        cfg.StrOpt(
+            "api_strategy",
+            default="redkeep.api.cluster_strategy.RedisApiStrategy",
+            help="Class of what the API does with clusters.",
+        ),
+        cfg.BoolOpt(
+            "volume_support",
+            default=True,
+            help="Members of clusters have volumes of the ordered size. Without, their flavor must have local storage.",
+        ),
+    ],
     "backup": [
         cfg.StrOpt(
             "storage",
@@ -188,7 +201,7 @@ def load(state_dir: Path, config_file: Path | None = None, overrides: Sequence[t
 
 
 def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
-    api = _api(state_dir, conf.api)
+    api = _api(state_dir, conf.api, conf.redis)
     if api.auth == "noauth" and not _is_loopback(conf.api.listen):
         raise Refused(f"auth = noauth would let everybody at {conf.api.listen} in; listen on 127.0.0.1, or use basic")
     return Config(
@@ -210,7 +223,7 @@ def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
     )
 
 
-def _api(state_dir: Path, conf: Any) -> ApiSettings:
+def _api(state_dir: Path, conf: Any, redis: Any) -> ApiSettings:
     return ApiSettings(
         public_url=conf.public_url.rstrip("/") if conf.public_url else None,
         auth=conf.auth,
@@ -219,6 +232,9 @@ def _api(state_dir: Path, conf: Any) -> ApiSettings:
         max_instances=conf.max_instances,
         max_volume_gb=conf.max_volume_gb,
         region=conf.region,
+        cluster_support=redis.cluster_support,
+        cluster_strategy=redis.api_strategy,
+        volume_support=redis.volume_support,
     )
 
 

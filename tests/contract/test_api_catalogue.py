@@ -116,13 +116,7 @@ async def test_what_trove_has_and_redkeep_has_not_is_said_so(keep: World) -> Non
     one = await keep.instance()
 
     for method, path in (
-        ("POST", "/clusters"),
         ("GET", f"/instances/{one.id}/log"),
         ("GET", f"/instances/{one.id}/users/app/databases"),
     ):
         assert fault(await keep.call(method, path))[:2] == (501, "notImplemented"), path
-
-
-async def test_there_are_no_clusters_so_that_a_name_is_not_one(keep: World) -> None:
-    assert (await keep.call("GET", "/clusters")).json() == {"clusters": []}
-    assert fault(await keep.call("GET", "/clusters/cache"))[:2] == (404, "itemNotFound")

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from redkeep.api.app import create_app
 from redkeep.api.settings import ApiSettings
+from redkeep.model.cluster import Cluster, ClusterTask
 from redkeep.model.instance import Group, Host, Instance, RedisUser, Secrets, Status
 from redkeep.model.topology import Address, Role
 from redkeep.northbound.memory import MemoryBus, MemoryExchange
@@ -45,6 +46,12 @@ INSTANCE = Instance(
     address=Address("10.0.0.1", 7000),
 )
 """On no host, so that nobody waits for the word of an agent."""
+CLUSTER_ID = "22222222-2222-4222-8222-222222222222"
+ITS_GROUP = replace(GROUP, id=CLUSTER_ID, primary_id=None)
+CLUSTER = Cluster(CLUSTER_ID, "demo", "c", "7.0", ClusterTask.NONE, 1.0, 1.0, formed=True, members_made=2)
+MEMBERS = tuple(
+    replace(INSTANCE, id=f"{n}" * 8 + INSTANCE_ID[8:], group_id=CLUSTER_ID, address=None, shard=str(n)) for n in (3, 4)
+)
 
 
 class Keep:
@@ -63,7 +70,8 @@ class Keep:
         assert self._store is not None
         async with self._store.begin() as tx:
             leftovers = await tx.instances()
-            await tx.save(GROUP, *(replace(one, deleted=True) for one in leftovers), INSTANCE)
+            gone = (replace(one, deleted=True) for one in leftovers)
+            await tx.save(GROUP, *gone, INSTANCE, ITS_GROUP, CLUSTER, *MEMBERS)
         await app(scope, receive, send)
 
     async def _open(self) -> ASGIApp:
@@ -105,6 +113,8 @@ def test_answers_are_as_documented(case: Case[Any]) -> None:
     if "project" in case.path_parameters:
         case.path_parameters["project"] = "demo"
     if "instance_id" in case.path_parameters:
-        case.path_parameters["instance_id"] = INSTANCE_ID
+        case.path_parameters["instance_id"] = MEMBERS[0].id if "cluster_id" in case.path_parameters else INSTANCE_ID
+    if "cluster_id" in case.path_parameters:
+        case.path_parameters["cluster_id"] = CLUSTER_ID
 
     case.call_and_validate(checks=CHECKS)

@@ -11,7 +11,7 @@ from fastapi import Response
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import ordered_flavor
 from redkeep.api.instances import quota_allows
-from redkeep.api.record import Scene, demand, event, group_apart, look, moved, poke, record
+from redkeep.api.record import Scene, alone, demand, event, group_apart, look, moved, poke, record
 from redkeep.api.schemas import Action
 from redkeep.decide import lifecycle
 from redkeep.decide.lifecycle import Amount
@@ -35,6 +35,7 @@ async def act(call: ThisCall, instance_id: InstanceId, body: Action) -> Response
     """Restart, resize, promote, eject, or reset the status of an instance."""
     async with call.context.store.begin() as tx:
         scene = await look(tx, call, instance_id, lock=True)
+        alone(scene.instance)
         intent = await ACTIONS[body.asked](tx, call, scene, body)
         if intent:
             rows = moved(scene.members, intent.members, intent.status, scene.now)

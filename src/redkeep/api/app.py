@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from redkeep.api import (
     actions,
     backups,
+    clusters,
     configurations,
     datastores,
     elsewhere,
@@ -32,9 +33,11 @@ from redkeep.api import (
 )
 from redkeep.api.auth import Gate
 from redkeep.api.call import Context, Guarded, Open
+from redkeep.api.cluster_strategy import METHODS
 from redkeep.api.envelope import BodyLimit, Envelope
 from redkeep.api.settings import ApiSettings
 from redkeep.ports import Bus, Store
+from redkeep.strategies import load_class
 from redkeep.vault import Vault
 
 READ = (400, 401, 403, 404, 500, 503)
@@ -62,6 +65,7 @@ class Route:
 ANY_METHOD = "GET POST PUT PATCH DELETE"
 PROJECT = "/v1.0/{project}"
 INSTANCE = PROJECT + "/instances/{instance_id}"
+CLUSTER = PROJECT + "/clusters/{cluster_id}"
 DATASTORE = PROJECT + "/datastores/{datastore}"
 CONFIGURATION = PROJECT + "/configurations/{configuration_id}"
 
@@ -121,11 +125,19 @@ ROUTES = (
     Route("POST", PROJECT + "/backups", backups.create, CHANGE, 202),
     Route("GET", PROJECT + "/backups/{backup_id}", backups.show),
     Route("DELETE", PROJECT + "/backups/{backup_id}", backups.delete, CHANGE, 202, has_body=False),
-    Route("GET", PROJECT + "/clusters", elsewhere.no_clusters),
-    Route("GET", PROJECT + "/clusters/{cluster_id}", elsewhere.no_cluster, documented=False),
+    Route("GET", PROJECT + "/clusters", clusters.index),
+    Route("POST", PROJECT + "/clusters", clusters.create, CHANGE, 202),
+    Route("GET", CLUSTER, clusters.show),
+    Route("POST", CLUSTER, clusters.act, CHANGE, 202),
+    Route("POST", CLUSTER + "/action", clusters.action, CHANGE, 202),
+    Route("DELETE", CLUSTER, clusters.delete, CHANGE, 202, has_body=False),
+    Route("GET", CLUSTER + "/instances/{instance_id}", clusters.show_member),
+    Route("GET", CLUSTER + "/root", clusters.root_status),
+    Route("POST", CLUSTER + "/root", clusters.enable_root, CHANGE),
+    Route("DELETE", CLUSTER + "/root", clusters.disable_root, CHANGE, 202, has_body=False),
     *(
         Route(ANY_METHOD, f"{path}{rest}", elsewhere.not_offered, documented=False)
-        for path in (INSTANCE + "/users/{user}/{noun}", INSTANCE + "/{noun}", PROJECT + "/{noun}")
+        for path in (INSTANCE + "/users/{user}/{noun}", INSTANCE + "/{noun}", CLUSTER + "/{noun}", PROJECT + "/{noun}")
         for rest in ("", "/{rest:path}")
     ),
 )
@@ -143,7 +155,7 @@ class Api(FastAPI):
 
 
 def create_app(settings: ApiSettings, store: Store, bus: Bus, vault: Vault) -> FastAPI:
-    """The REST API over these doors. It neither opens nor closes them."""
+    """The REST API over these doors. It neither opens nor closes them. Raises Refused when a strategy is not there."""
     gate = Gate(settings, vault, clock=time.time)
     app = Api(
         title="Redkeep",
@@ -159,7 +171,8 @@ def create_app(settings: ApiSettings, store: Store, bus: Bus, vault: Vault) -> F
             Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
         ],
     )
-    app.state.context = Context(settings, store, bus, vault, gate)
+    strategy = load_class(settings.cluster_strategy, needs=METHODS)()
+    app.state.context = Context(settings, store, bus, vault, gate, strategy)
     faults.install(app)
     for route in ROUTES:
         _add(app, route)

@@ -15,7 +15,7 @@ from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import DATASTORE_NAME, check_datastore
 from redkeep.api.catalogue import version_of as catalogue_version
 from redkeep.api.pages import Limit, Marker, next_page, page_of
-from redkeep.api.record import Scene, demand, is_id, look, moved, owned, poke, record, wanted
+from redkeep.api.record import Scene, alone, demand, is_id, look, moved, owned, poke, record, wanted
 from redkeep.api.schemas import (
     BackupDatastore,
     BackupList,
@@ -141,7 +141,7 @@ async def create(call: ThisCall, body: CreateBackup) -> BackupReply:
         raise Refused("backup.instance: the id of the instance is required.")
     async with call.context.store.begin() as tx:
         scene = await look(tx, call, order.instance, lock=True)
-        verdict = demand(lifecycle.may_back_up(scene.instance))
+        verdict = demand(lifecycle.may_back_up(alone(scene.instance)))
         await _quota_allows(tx, call)
         backup = _ordered(scene, order)
         rows: list[Backup | Instance] = [backup, *moved(scene.members, verdict.members, Status.BACKUP, scene.now)]

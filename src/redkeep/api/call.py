@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Path, Request, Response
 from fastapi.routing import APIRoute
@@ -17,6 +17,9 @@ from redkeep.api.settings import ApiSettings
 from redkeep.errors import Refused
 from redkeep.ports import Bus, Store
 from redkeep.vault import Vault
+
+if TYPE_CHECKING:
+    from redkeep.api.cluster_strategy import ApiStrategy
 
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _JSON = re.compile(r"application/json\s*(;.*)?", re.IGNORECASE)
@@ -31,6 +34,7 @@ class Context:
     bus: Bus
     vault: Vault
     gate: Gate
+    clusters: ApiStrategy
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from fastapi import Path, Query, Response
 from redkeep.api import views
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import check_datastore, find_version, ordered_version
+from redkeep.api.cluster_record import configuring, take
+from redkeep.api.cluster_scene import look_at
 from redkeep.api.datastores import DatastoreKey, VersionKey
 from redkeep.api.record import Scene, demand, event, is_id, look, moved, poke, record
 from redkeep.api.schemas import (
@@ -214,7 +216,11 @@ async def _update(call: Call, configuration_id: str, change: ConfigurationChange
         attached = await tx.instances(configuration_id=old.id) if new.values != old.values else []
         sources = _one_for_each_group(attached)
         for source in sources:
-            await _apply(tx, call, await look(tx, call, source.id, lock=True), new)
+            if source.shard is not None:
+                cluster = await look_at(tx, call, source.group_id, lock=True)
+                await take(tx, call, cluster, configuring(cluster, new))
+            else:
+                await _apply(tx, call, await look(tx, call, source.id, lock=True), new)
     for source in sources:
         await poke(call.context, source.group_id)
 

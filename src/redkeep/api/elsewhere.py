@@ -6,12 +6,10 @@ from fastapi import Response
 from starlette.exceptions import HTTPException
 
 from redkeep.api.call import ThisCall
-from redkeep.api.schemas import ClusterList
 from redkeep.errors import Refused
 
 NOT_OFFERED = {
     "backup_strategies": "backup strategies",
-    "clusters": "clusters yet",
     "databases": "several databases in one instance",
     "log": "logs of the servers",
     "modules": "modules",
@@ -23,13 +21,3 @@ async def not_offered(_: ThisCall, noun: str) -> Response:
     if noun not in NOT_OFFERED:
         raise HTTPException(404)
     raise Refused(f"Redkeep does not offer {NOT_OFFERED[noun]}.", kind="unsupported")
-
-
-async def no_clusters(_: ThisCall) -> ClusterList:
-    """There are none."""
-    return ClusterList(clusters=[])
-
-
-async def no_cluster(_: ThisCall, cluster_id: str) -> Response:
-    """404, by which the clients know that a name is not a cluster's."""
-    raise Refused(f"Cluster '{cluster_id[:64]}' cannot be found.", kind="missing")

@@ -13,7 +13,7 @@ from redkeep.api import backups, configurations, views
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import find_version, ordered_flavor, ordered_version
 from redkeep.api.pages import Limit, Marker, next_page, page_of
-from redkeep.api.record import Scene, demand, event, group_apart, look, moved, poke, record, wanted
+from redkeep.api.record import Scene, alone, demand, event, group_apart, look, moved, poke, record, wanted
 from redkeep.api.schemas import (
     CreateInstance,
     InstanceList,
@@ -55,20 +55,20 @@ async def index(
     call: ThisCall,
     limit: Limit = None,
     marker: Marker = None,
-    include_clustered: IncludeClustered = False,  # noqa: ARG001 (there are no clusters yet)
+    include_clustered: IncludeClustered = False,
 ) -> InstanceList:
     """The project's instances, newest first."""
-    return await _page(call, limit, marker, detailed=False)
+    return await _page(call, limit, marker, include_clustered, detailed=False)
 
 
 async def index_detail(
     call: ThisCall,
     limit: Limit = None,
     marker: Marker = None,
-    include_clustered: IncludeClustered = False,  # noqa: ARG001
+    include_clustered: IncludeClustered = False,
 ) -> InstanceList:
     """The project's instances with all there is to see of them."""
-    return await _page(call, limit, marker, detailed=True)
+    return await _page(call, limit, marker, include_clustered, detailed=True)
 
 
 async def show(call: ThisCall, instance_id: InstanceId) -> InstanceReply:
@@ -79,10 +79,10 @@ async def show(call: ThisCall, instance_id: InstanceId) -> InstanceReply:
     return InstanceReply(instance=views.detail(scene.instance, scene.replica_ids, call, configuration=configuration))
 
 
-async def _page(call: Call, limit: int | None, marker: str | None, *, detailed: bool) -> InstanceList:
+async def _page(call: Call, limit: int | None, marker: str | None, clustered: bool, *, detailed: bool) -> InstanceList:
     most = call.context.settings.page_size
     async with call.context.store.read() as tx:
-        everything = await tx.instances(project_id=call.project_id)
+        everything = [one for one in await tx.instances(project_id=call.project_id) if clustered or one.shard is None]
         known = {one.id: one for one in await tx.configurations(call.project_id)} if detailed else {}
     page, more = page_of(everything, marker or "", min(limit or most, most))
     replicas = views.replicas_by_source(everything)
@@ -177,7 +177,7 @@ async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> 
     settings, count = call.context.settings, order.replica_count
     async with call.context.store.begin() as tx:
         scene = await look(tx, call, source_id, lock=True)
-        source = scene.instance
+        source = alone(scene.instance)
         flavor = settings.flavor(source.flavor_id)
         more = Amount(count, count * (flavor.ram_mb if flavor else 0), count * source.volume_gb)
         demand(
@@ -242,6 +242,7 @@ async def update(call: ThisCall, instance_id: InstanceId, body: UpdateInstance) 
             await configurations.owned(tx, call, change.configuration, lock=True) if change.configuration else None
         )
         scene = await look(tx, call, instance_id, lock=True)
+        alone(scene.instance)
         refuse_unoffered(change.asked)
         if change.name is not None and change.name != scene.instance.name:
             scene = await _rename(tx, call, scene, change.name)
@@ -292,6 +293,7 @@ async def delete(call: ThisCall, instance_id: InstanceId) -> Response:
     """Delete an instance with its data."""
     async with call.context.store.begin() as tx:
         scene = await look(tx, call, instance_id, lock=True)
+        alone(scene.instance)
         verdict = wanted(lifecycle.may_delete(scene.instance, scene.members))
         if verdict is None:
             return accepted()

@@ -16,9 +16,11 @@ from typing import Any
 from uuid import uuid4
 
 from redkeep.api.call import Call, Context
+from redkeep.decide.clusters import MEMBER_OF_A_CLUSTER
 from redkeep.decide.lifecycle import Allowed, Refusal, UnderWay
 from redkeep.errors import OutcomeUnknown, Refused, Unavailable
 from redkeep.model.backup import Backup
+from redkeep.model.cluster import Cluster
 from redkeep.model.instance import Event, Group, Instance, Secrets, Status
 from redkeep.model.operation import Kind, Operation
 from redkeep.orders import HINTS
@@ -75,6 +77,13 @@ async def look(tx: Transaction, call: Call, instance_id: str, *, lock: bool = Fa
     return Scene(instance, group, members, await tx.now())
 
 
+def alone(instance: Instance) -> Instance:
+    """One that is no member of a cluster: what is done with those is done with the cluster. Raises Refused."""
+    if instance.shard is not None:
+        raise Refused(MEMBER_OF_A_CLUSTER, kind="unsupported")
+    return instance
+
+
 def demand(verdict: Allowed | Refusal) -> Allowed:
     """Go on only when the rules allow it. Raises Refused."""
     if isinstance(verdict, Refusal):
@@ -98,15 +107,15 @@ async def record(
     kind: Kind,
     args: Mapping[str, Any],
     *,
-    about: Instance | Backup,
-    rows: Iterable[Group | Instance | Backup],
+    about: Instance | Backup | Cluster,
+    rows: Iterable[Group | Instance | Backup | Cluster],
     now: float,
     limit: float | None = None,
 ) -> Operation:
     """Save the rows, the operation and the event of one change. `limit`: seconds, where not those of the settings."""
     operation = Operation(
         id=str(uuid4()),
-        group_id=about.group_id,
+        group_id=_group_of(about),
         kind=kind,
         created=now,
         args=args,
@@ -133,7 +142,12 @@ def group_apart(call: Call, scene: Scene) -> Group:
 
 
 def event(
-    call: Call, kind: str, text: str, about: Instance | Backup, now: float, operation: Operation | None = None
+    call: Call,
+    kind: str,
+    text: str,
+    about: Instance | Backup | Cluster,
+    now: float,
+    operation: Operation | None = None,
 ) -> Event:
     """Who asked for what."""
     return Event(
@@ -141,11 +155,21 @@ def event(
         kind=kind,
         text=text,
         project_id=about.project_id,
-        group_id=about.group_id,
-        instance_id=about.id if isinstance(about, Instance) else about.instance_id,
+        group_id=_group_of(about),
+        instance_id=_instance_of(about),
         operation_id=operation.id if operation else None,
         actor=call.caller.name,
     )
+
+
+def _group_of(about: Instance | Backup | Cluster) -> str:
+    return about.id if isinstance(about, Cluster) else about.group_id
+
+
+def _instance_of(about: Instance | Backup | Cluster) -> str | None:
+    if isinstance(about, Cluster):
+        return None
+    return about.id if isinstance(about, Instance) else about.instance_id
 
 
 async def poke(context: Context, group_id: str) -> None:

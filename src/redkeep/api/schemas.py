@@ -7,7 +7,6 @@ Requests keep Trove's camel case where it has some (`flavorRef`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -388,6 +387,8 @@ class InstanceView(BaseModel):
     replica_of: Reference | Absent = None
     replicas: list[Reference] | Absent = None
     configuration: ConfigurationReference | Absent = None
+    cluster_id: str | Absent = Field(default=None, description="Of a member of a cluster")
+    shard: str | Absent = Field(default=None, description="Of a member of a cluster: where in it")
     created: str | Absent = None
     updated: str | Absent = None
     service_status_updated: str | Absent = None
@@ -604,10 +605,6 @@ class RootReply(BaseModel):
 
 class RootStatus(BaseModel):
     rootEnabled: bool  # noqa: N815
-
-
-class ClusterList(BaseModel):
-    clusters: list[Mapping[str, Any]]
 
 
 class ApiVersion(BaseModel):

@@ -89,6 +89,8 @@ def summary(instance: Instance, replica_ids: Sequence[str], call: Call) -> Insta
         addresses=[AddressView(address=address.host)] if address else None,
         replica_of=_reference(instance.replica_of, call) if instance.replica_of else None,
         replicas=[_reference(one, call) for one in replica_ids] or None,
+        cluster_id=instance.group_id if instance.shard is not None else None,
+        shard=instance.shard,
         tenant_id=instance.project_id if call.caller.is_admin else None,
     )
 

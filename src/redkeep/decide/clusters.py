@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from redkeep.decide.lifecycle import Allowed, Refusal, UnderWay
 from redkeep.model.cluster import Cluster, ClusterTask
+from redkeep.model.facts import ClusterFacts, ServerFacts
 from redkeep.model.instance import Instance, Status
 from redkeep.model.topology import Role
 
@@ -166,3 +167,39 @@ def may_shrink(
             "with drain.",
         )
     return Allowed(gone)
+
+
+def weights_fit(members: Collection[Instance], weights: Mapping[str, float]) -> Allowed | Refusal:
+    """Weights are of primaries, and leave somebody to have the slots."""
+    primaries = {one.id for one in members if one.role is Role.PRIMARY}
+    for name in weights:
+        if name not in primaries:
+            return Refusal("missing", f"Instance {name} is no primary of the cluster.")
+    if not any(weights.get(name, 1.0) > 0 for name in primaries):
+        return Refusal("invalid", "Somebody must have the slots: not all weights can be 0.")
+    return Allowed()
+
+
+# --- What is seen of the slots ----------------------------------------------------------------------------------------
+
+
+def slots_held(members: Collection[Instance], facts: Mapping[str, ServerFacts]) -> Mapping[str, int]:
+    """How many slots each member owns in the eyes of whoever sees most, those counted that it is giving or taking.
+
+    Whose facts are missing counts as what the others say; without any facts nobody is known to own anything.
+    """
+    node_ids = {one.id: _node_id(one, facts) for one in members}
+    seen = [one.cluster for one in facts.values() if one.cluster is not None]
+    return {one.id: max((_part_of(node_ids[one.id], eyes) for eyes in seen), default=0) for one in members}
+
+
+def _node_id(member: Instance, facts: Mapping[str, ServerFacts]) -> str | None:
+    said = facts[member.id].cluster if member.id in facts else None
+    return said.node_id if said is not None else member.node_id
+
+
+def _part_of(node_id: str | None, eyes: ClusterFacts) -> int:
+    owned = sum(last - first + 1 for one in eyes.view.members if one.id == node_id for first, last in one.ranges)
+    open_with = [*eyes.migrating, *eyes.importing]
+    half_way = sum(other == node_id for _, other in open_with) + (len(open_with) if eyes.node_id == node_id else 0)
+    return owned + half_way

@@ -255,8 +255,8 @@ def may_eject(
 
 
 def has_users(instance: Instance) -> Allowed | Refusal:
-    """Users belong to the source, which hands them to its replicas."""
-    if instance.role is Role.REPLICA:
+    """Users belong to the source, which hands them to its replicas; those of a cluster are the same on every member."""
+    if instance.role is Role.REPLICA and instance.shard is None:
         return Refusal("invalid", f"Instance {instance.id} is a replica: its users are those of {instance.replica_of}.")
     return Allowed()
 
