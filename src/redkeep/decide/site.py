@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from redkeep.decide.lifecycle import Refusal
+from redkeep.model.instance import Group, Host, Instance
 from redkeep.model.site import (
     FAILBACK,
     FailoverResult,
@@ -27,6 +28,7 @@ from redkeep.model.site import (
     Service,
     ServiceCluster,
     SiteFailover,
+    Volume,
     shown_site,
 )
 
@@ -135,7 +137,7 @@ def request_failover(
         deadline=now + wish.limit,
     )
     begun = replace(cluster, replication_status=ReplicationStatus.FAILING_OVER, failover=failover, updated_at=now)
-    return Change(begun, tuple(_in_step(one, begun, now) for one in services))
+    return Change(begun, tuple(in_step(one, begun, now) for one in services))
 
 
 def _not_in_state(cluster: ServiceCluster, *, up: bool) -> Refusal:
@@ -166,14 +168,14 @@ def succeeded(cluster: ServiceCluster, services: Sequence[Service], result: Fail
         failover=replace(failover, progress=1.0, updates=result.updates),
         updated_at=now,
     )
-    return Change(done, tuple(_in_step(one, done, now) for one in services))
+    return Change(done, tuple(in_step(one, done, now) for one in services))
 
 
 def unchanged(cluster: ServiceCluster, services: Sequence[Service], reason: str, now: float) -> Change:
     """The driver refused, and has changed nothing: everything is as it was before."""
     failover = _finished(cluster, reason, now)
     back = replace(cluster, replication_status=failover.came_from, failover=failover, updated_at=now)
-    return Change(back, tuple(_in_step(one, back, now) for one in services))
+    return Change(back, tuple(in_step(one, back, now) for one in services))
 
 
 def failed(cluster: ServiceCluster, services: Sequence[Service], reason: str, now: float) -> Change:
@@ -185,7 +187,7 @@ def failed(cluster: ServiceCluster, services: Sequence[Service], reason: str, no
         failover=_finished(cluster, reason, now),
         updated_at=now,
     )
-    return Change(broken, tuple(replace(_in_step(one, broken, now), disabled=True) for one in services))
+    return Change(broken, tuple(replace(in_step(one, broken, now), disabled=True) for one in services))
 
 
 def given_up(cluster: ServiceCluster, now: float) -> str | None:
@@ -200,12 +202,44 @@ def given_up(cluster: ServiceCluster, now: float) -> str | None:
     return None
 
 
+def check_result(cluster: ServiceCluster, result: FailoverResult) -> Refusal | None:
+    """A driver may name a target, and nothing else."""
+    if result.active_backend_id == FAILBACK or result.active_backend_id in cluster.targets:
+        return None
+    return Refusal("invalid", f"the driver names {result.active_backend_id!r}, which is no target")
+
+
+SILENT_AFTER = 10.0
+"""Seconds without a word from any host of a site after which it cannot be asked. Hosts are written down every two."""
+
+
+def must_be_forced(hosts: Iterable[Host], label: str | None, now: float) -> bool:
+    """Whether a failover has to do without the site that is active: nobody there was heard of lately."""
+    return not any(one.site == label and now - one.seen_at <= SILENT_AFTER for one in hosts)
+
+
+def volumes(groups: Iterable[Group], instances: Iterable[Instance]) -> tuple[Volume, ...]:
+    """The primaries of all groups, as a driver sees them."""
+    members: dict[str, list[Instance]] = {}
+    for one in instances:
+        members.setdefault(one.group_id, []).append(one)
+    found = []
+    for group in groups:
+        of_group = members.get(group.id, [])
+        primary = next((one for one in of_group if one.id == group.primary_id), None)
+        if primary is not None:
+            elsewhere = any(one.site != primary.site for one in of_group)
+            status = ReplicationStatus.ENABLED if elsewhere else ReplicationStatus.DISABLED
+            found.append(Volume(primary.id, group.id, status, primary.site))
+    return tuple(found)
+
+
 def _finished(cluster: ServiceCluster, error: str | None, now: float) -> SiteFailover:
     failover = cluster.failover or SiteFailover("", cluster.site, False, cluster.replication_status, "", now, now)
     return replace(failover, finished=now, error=error)
 
 
-def _in_step(service: Service, cluster: ServiceCluster, now: float) -> Service:
+def in_step(service: Service, cluster: ServiceCluster, now: float) -> Service:
     """A member's row beside the cluster's: its status, which says whether its own driver is where the cluster is."""
     if cluster.replication_status is ReplicationStatus.FAILING_OVER:
         status = ReplicationStatus.FAILING_OVER
@@ -252,7 +286,7 @@ def followed(service: Service, cluster: ServiceCluster, now: float) -> Service:
         fault=None,
         updated_at=now,
     )
-    return _in_step(row, cluster, now)
+    return in_step(row, cluster, now)
 
 
 def could_not_follow(service: Service, reason: str, now: float) -> Service:
@@ -346,7 +380,7 @@ def joined(service: Service, cluster: ServiceCluster, now: float, *, is_new: boo
         fault=None,
         updated_at=now,
     )
-    return _in_step(row, cluster, now)
+    return in_step(row, cluster, now)
 
 
 # --- Freezing and switching off ------------------------------------------------------------------------------------

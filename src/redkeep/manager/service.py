@@ -16,6 +16,7 @@ from dataclasses import replace
 from redkeep.decide.recovery import Degraded, FailOver, GroupView, Healthy, Realign, RestartPrimary, Verdict, judge
 from redkeep.decide.sites import may_be_primary, may_write_at
 from redkeep.errors import RedkeepError
+from redkeep.manager.membership import Membership
 from redkeep.manager.settings import ManagerSettings
 from redkeep.manager.sightings import Sightings
 from redkeep.model.facts import Confirmation, HostReport
@@ -39,8 +40,10 @@ HOST_WRITE_INTERVAL = 2.0
 class Manager:
     """Any number may run; leases keep them out of each other's way. `run` goes on until `stop`."""
 
-    def __init__(self, settings: ManagerSettings, tools: Tools) -> None:
+    def __init__(self, settings: ManagerSettings, tools: Tools, membership: Membership | None = None) -> None:
+        """`membership`: what it is to the other managers of its backend. Without, it is nothing to them."""
         self._settings = settings
+        self._membership = membership
         self._store: Store = tools.store
         self._bus: Bus = tools.bus
         self._agents = tools.agents
@@ -58,7 +61,12 @@ class Manager:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until `stop` is called or the task is cancelled; running operations may finish first."""
+        """Serve until `stop` is called or the task is cancelled; running operations may finish first.
+
+        Raises Refused when its backend's driver is not one that it may start with.
+        """
+        if self._membership is not None:
+            await self._membership.join()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._bus.serve(MANAGERS, self._confirm)),
@@ -68,6 +76,8 @@ class Manager:
                 group.create_task(self._look_at_all()),
                 group.create_task(self._forget_old()),
             ]
+            if self._membership is not None:
+                tasks.append(group.create_task(self._membership.run()))
             await self._stopping.wait()
             await self._finish_work()
             for task in tasks:

@@ -24,6 +24,8 @@ from redkeep.agent.service import Agent
 from redkeep.agent.settings import AgentSettings
 from redkeep.api.app import create_app
 from redkeep.api.settings import ApiSettings
+from redkeep.backends.loading import load_driver
+from redkeep.manager.membership import Membership
 from redkeep.manager.service import Manager
 from redkeep.manager.settings import ManagerSettings
 from redkeep.model.instance import Group, Instance
@@ -138,7 +140,8 @@ class Stack:
             roll_patience=settings.roll_patience,
             at_step=at_step,
         )
-        manager = Manager(settings, tools)
+        membership = Membership(settings, store, bus, tools.agents, load_driver(settings.backend.driver))
+        manager = Manager(settings, tools, membership)
         part = self._add(Part(asyncio.create_task(manager.run(), name=name), manager, bus, store))
         await self.eventually(self._hosts_known, what="the first word of every agent")
         return part
