@@ -119,3 +119,99 @@ def test_two_agents_on_one_address_never_get_the_same_port() -> None:
     second = order(pair, [instance("i0", host_id=first.host_id, address=Address(first.address, first.port))])
 
     assert isinstance(second, NoPlace)
+
+
+# --- Shards -------------------------------------------------------------------------------------------------------
+
+
+def place_all(hosts: list[Host], primaries: int, replicas: int) -> list[Instance] | None:
+    """A cluster's members on these hosts, placed as the runbook does; None when there is no room."""
+    placed: list[Instance] = []
+    shards = [str(n) for n in range(primaries)]
+    for number, shard in enumerate([*shards, *(shard for shard in shards for _ in range(replicas))]):
+        found = place(hosts, placed, version="7.0", flavor=SMALL, volume_gb=2, group_id="g", shard=shard)
+        if isinstance(found, NoPlace):
+            return None
+        address = Address(found.address, found.port)
+        placed.append(instance(f"i{number}", host_id=found.host_id, address=address, shard=shard))
+    return placed
+
+
+zoned = st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(1, 6)), min_size=1, max_size=5).map(
+    lambda given: [replace(host(f"h{n}", high=6999 + room), zone=zone) for n, (zone, room) in enumerate(given)]
+)
+
+
+@given(zoned, st.integers(1, 5), st.integers(0, 2))
+def test_a_replica_is_never_beside_another_of_its_shard_while_a_host_has_room_and_none(
+    hosts: list[Host], primaries: int, replicas: int
+) -> None:
+    placed: list[Instance] = []
+    shards = [str(n) for n in range(primaries)]
+    for number, shard in enumerate([*shards, *(shard for shard in shards for _ in range(replicas))]):
+        found = place(hosts, placed, version="7.0", flavor=SMALL, volume_gb=2, group_id="g", shard=shard)
+        if isinstance(found, NoPlace):
+            return
+        peers = [one for one in placed if one.shard == shard]
+        full = {one.id for one in hosts if sum(i.host_id == one.id for i in placed) > one.port_high - one.port_low}
+        better = [one for one in hosts if one.id not in full and all(i.host_id != one.id for i in peers)]
+        beside = [one for one in peers if one.host_id == found.host_id]
+        assert not beside or not better
+
+        zones = {one.id: one.zone for one in hosts}
+        near = {zones[one.host_id or ""] for one in peers} - {""}
+        if not beside and zones[found.host_id] in near:
+            assert all(one.zone in near for one in better), "a host in another zone was free"
+        placed.append(
+            instance(f"i{number}", host_id=found.host_id, address=Address(found.address, found.port), shard=shard)
+        )
+
+
+@given(st.integers(2, 6), st.integers(1, 12))
+def test_shards_on_equal_hosts_are_spread_evenly(hosts: int, primaries: int) -> None:
+    placed = place_all([host(f"h{n}", high=7100) for n in range(hosts)], primaries, 1)
+
+    assert placed is not None
+    counts = Counter(one.host_id for one in placed)
+    assert max(counts.values()) - min(counts[f"h{n}"] for n in range(hosts)) <= 2
+    by_shard = {(one.shard, one.host_id) for one in placed}
+    assert len(by_shard) == 2 * primaries, "a replica stands beside its primary"
+
+
+@given(st.integers(1024, 60000), st.integers(0, 20000), st.lists(st.integers(1024, 65535), max_size=5), st.booleans())
+def test_the_bus_of_a_member_has_a_port_of_its_own(low: int, span: int, others: list[int], clustered: bool) -> None:
+    one = host("h1", low=low, high=min(65535, low + span))
+    shard = "1" if clustered else None
+    placed = [
+        instance(f"i{n}", host_id="h1", group_id="other", address=Address("h1.example", port), shard=shard)
+        for n, port in enumerate(dict.fromkeys(others))
+    ]
+
+    found = place([one], placed, version="7.0", flavor=SMALL, volume_gb=2, group_id="g", shard="1")
+
+    if isinstance(found, Place):
+        taken = {i.address.port for i in placed if i.address}
+        taken |= {port + 10_000 for port in taken} if clustered else set()
+        assert {found.port, found.port + 10_000}.isdisjoint(taken)
+        assert found.port + 10_000 <= 65_535
+
+
+def test_a_plain_server_does_not_take_the_port_of_a_bus() -> None:
+    one = host("h1", low=17000, high=17001)
+    member = instance("i0", host_id="h1", address=Address("h1.example", 7000), shard="1")
+
+    found = order([one], [member])
+
+    assert isinstance(found, Place)
+    assert found.port == 17001
+
+
+def test_a_zone_that_was_asked_for_is_kept() -> None:
+    two = [replace(host("h1"), zone="a"), replace(host("h2"), zone="b")]
+
+    found = place(two, [], version="7.0", flavor=SMALL, volume_gb=2, group_id="g", shard="1", zone="b")
+    nowhere = place(two, [], version="7.0", flavor=SMALL, volume_gb=2, group_id="g", shard="1", zone="c")
+
+    assert isinstance(found, Place)
+    assert found.host_id == "h2"
+    assert isinstance(nowhere, NoPlace)

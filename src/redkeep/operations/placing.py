@@ -16,9 +16,9 @@ SILENT = 10.0
 """A host that has said nothing for so many seconds gets no new servers."""
 
 
-async def ensure_placed(run: Run, instance_id: str, *, only: str | None = None) -> None:
-    """The instance has a host and a port; on host `only`, when that is given. Raises NotNow when there is none at the
-    moment."""
+async def ensure_placed(run: Run, instance_id: str, *, only: str | None = None, zone: str = "") -> None:
+    """The instance has a host and a port; on host `only`, or in that zone, when they are given. Raises NotNow when
+    there is none at the moment."""
     if run.instance(instance_id).address is not None:
         return
     async with run.change() as tx:
@@ -32,6 +32,8 @@ async def ensure_placed(run: Run, instance_id: str, *, only: str | None = None) 
             volume_gb=instance.volume_gb,
             group_id=instance.group_id,
             site=instance.site or here,
+            shard=instance.shard,
+            zone=zone,
             avoid=[(host, port) for host, port in run.operation.choice.get("avoid", ())],
         )
         if isinstance(found, NoPlace):
