@@ -83,7 +83,7 @@ class Scene:
             password=self.found.passwords["db"],
             decode_responses=True,
             socket_timeout=0.4,
-            socket_connect_timeout=0.4,
+            socket_connect_timeout=2,  # the kernel answers for a process that hangs
             retry=Retry(NoBackoff(), 0),
         )
 
