@@ -49,8 +49,9 @@ async def whole(cluster: ClusterProcesses) -> None:
 
 async def test_populate_an_add_that_failed_is_taken_back_even_if_it_ran_later(server: RedisProcess) -> None:
     async with await connect([server.address]) as client:
-        tables = Tables(client, timeout=0.2, attempts=2)
+        tables = Tables(client, attempts=2)
         await tables.create_table("t")
+        tables._timeout = 0.2  # not before: a busy machine may need longer for what is to succeed
         server.kill(signal.SIGSTOP)
         with pytest.raises(OutcomeUnknown):
             await tables.create_key("t", "added", "1")
@@ -259,9 +260,11 @@ async def test_listen_moves_when_its_node_fails_or_is_demoted(cluster: ClusterPr
                 await asyncio.to_thread(cluster.fail_over, n)
             await publish_to_the_end(Publisher(client), 10)
             await until(lambda: controller.heard[-1:] == [19])
+            expected = 0 if fault == "failover" and not client.sharded else 1
+            await until(lambda: len(controller.notices) >= expected)  # the log may have been quicker
 
         assert sorted(set(controller.heard)) == list(range(20))
-        assert len(controller.notices) == (0 if fault == "failover" and not client.sharded else 1)
+        assert len(controller.notices) == expected
     if fault == "kill":
         await asyncio.to_thread(cluster.restart, n)
     elif fault == "hang":

@@ -129,18 +129,18 @@ class MemoryDoor:
         return int(bool(self.hashes.pop(keys[0], None)))
 
     def _create(self, keys: list[bytes], args: list[bytes]) -> int:
-        mark = self.strings.get(keys[3])
+        mark = self.strings.get(keys[4])
         if mark is not None:
             return 1 if mark == b"done" else -1
         if args[3] in self.hashes[keys[0]]:
             return 0
         self._hset(keys[0], args[3:5])
         self._say(keys, args)
-        self.strings[keys[3]] = b"done"
+        self.strings[keys[4]] = b"done"
         return 1
 
     def _undo(self, keys: list[bytes], args: list[bytes]) -> int:
-        mark, self.strings[keys[3]] = self.strings.get(keys[3]), b"undone"
+        mark, self.strings[keys[4]] = self.strings.get(keys[4]), b"undone"
         if mark != b"done" or self.hashes[keys[0]].get(args[3]) != args[4]:
             return 0
         del self.hashes[keys[0]][args[3]]

@@ -10,6 +10,7 @@ VERSION = 1
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 _decode = json.JSONDecoder().raw_decode
 _HEAD = b'{"v":1,"id":"'
+_AFTER = b',"after":"'
 _BEFORE_DATA = b'"pattern":null,"data":'
 """Cannot occur within the fields before it: there the quotes would be escaped. Reading on from here is much faster than
 reading the whole."""
@@ -18,16 +19,18 @@ reading the whole."""
 class Message:
     """What a handler gets. `data` is read from its JSON when first asked for: many are only counted or skipped."""
 
-    __slots__ = ("_data", "_text", "channel", "id")
+    __slots__ = ("_data", "_text", "after", "channel", "id")
 
     type = "message"
     pattern: None = None
     """Patterns are not used here; the field is the specification's."""
 
-    def __init__(self, channel: str, id_: str, text: bytes) -> None:
+    def __init__(self, channel: str, id_: str, text: bytes, after: str | None = None) -> None:
         self.channel = channel
         self.id = id_
         """Its place in the channel's log: what to go on after."""
+        self.after = after
+        """The id of the message before it, as far as it is said: who has not seen that one has missed something."""
         self._text: bytes | None = text
 
     @property
@@ -55,7 +58,11 @@ def live(channel: str, payload: bytes) -> Message:
     end = payload.find(b'"', len(_HEAD))
     if not payload.startswith(_HEAD) or end < 0:
         raise ValueError(f"{channel}: not a message of version {VERSION}: {payload[:80]!r}")
-    return Message(channel, payload[len(_HEAD) : end].decode(), payload)
+    id_, after = payload[len(_HEAD) : end].decode(), None
+    if payload.startswith(_AFTER, end + 1):
+        begin = end + 1 + len(_AFTER)
+        after = payload[begin : payload.find(b'"', begin)].decode()
+    return Message(channel, id_, payload, after)
 
 
 def logged(channel: str, id_: bytes, text: bytes) -> Message:

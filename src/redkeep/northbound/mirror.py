@@ -251,14 +251,14 @@ class Mirror:
         """Put entries, drop versions, digests and all, in one call; how many were turned down as older."""
         place = place_of(table, None)
         leaves = sorted({leaf_of(key) for key, _ in items})
-        keys = (place.entries, place.feed.log, place.feed.live, _digests(place), *(_leaf(place, n) for n in leaves))
+        keys = (place.entries, *place.feed.keys, _digests(place), *(_leaf(place, n) for n in leaves))
         args: list[Argument] = []
         for key, what in items:
             leaf = leaf_of(key)
             meta = what.meta if isinstance(what, Entry) else Meta(what, "", 0)
             value = what.value if isinstance(what, Entry) else b""
             kind = "put" if isinstance(what, Entry) else "drop"
-            args += (kind, 5 + leaves.index(leaf), leaf, _raw(key), value, meta.version, meta.mark, meta.owner)
+            args += (kind, 6 + leaves.index(leaf), leaf, _raw(key), value, meta.version, meta.mark, meta.owner)
         said = "" if told is None else body(place.feed.channel, {"table": table, "owner": self.owner, **told})
         publish = "SPUBLISH" if self._door.sharded else "PUBLISH"
         return int(

@@ -50,6 +50,13 @@ class Feed:
     log: bytes
     live: bytes
     """The channel's name in Redis."""
+    last: bytes
+    """Holds the id of the last message: quicker to read than the log's end, and each message names the one before."""
+
+    @property
+    def keys(self) -> tuple[bytes, bytes, bytes]:
+        """What the scripts that tell are given."""
+        return self.log, self.live, self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def feed_of(channel: str) -> Feed:
     table = channel.removeprefix(TABLE_CHANNEL)
     tag = f"b.{encode(table)}" if table != channel else f"t.{encode(channel)}"
     base = f"{SPACE}{{{tag}}}".encode()
-    return Feed(channel, slot_of(base), base + b":log", base + b":live")
+    return Feed(channel, slot_of(base), base + b":log", base + b":live", base + b":last")
 
 
 @lru_cache(maxsize=16384)

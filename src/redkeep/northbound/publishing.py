@@ -28,6 +28,6 @@ class Publisher:
         feed = feed_of(channel)
         args = (body(channel, data), self._kept, self._command)
         found: bytes = await PUBLISH.run(
-            self._door, feed.slot, (feed.log, feed.live), *args, retry="if_not_run", timeout=self._timeout
+            self._door, feed.slot, feed.keys, *args, retry="if_not_run", timeout=self._timeout
         )
         return found.decode()

@@ -60,23 +60,24 @@ class Script:
 
 
 _TELL = """
-local function tell(log, live, body, kept, publish)
+local function tell(log, live, last, body, kept, publish)
   if body == '' then return false end
   local id = redis.call('XADD', log, 'MAXLEN', '~', kept, '*', 'm', body)
-  redis.call(publish, live, '{"v":1,"id":"' .. id .. '",' .. body)
+  local after = redis.call('GETSET', last, id) or '0-0'
+  redis.call(publish, live, '{"v":1,"id":"' .. id .. '","after":"' .. after .. '",' .. body)
   return id
 end
 """
-# KEYS ..., log, live; ARGV ..., body (or '' for silence), kept, publish
+# KEYS ..., log, live, last; ARGV ..., body (or '' for silence), kept, publish
 
-PUBLISH = Script(_TELL + "return tell(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])")
+PUBLISH = Script(_TELL + "return tell(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])")
 
 SET = Script(
     _TELL
     + """
 local new = 0
 for n = 4, #ARGV, 2 do new = new + redis.call('HSET', KEYS[1], ARGV[n], ARGV[n + 1]) end
-tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+tell(KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2], ARGV[3])
 return new
 """
 )
@@ -85,24 +86,26 @@ DELETE = Script(
     _TELL
     + """
 if redis.call('HDEL', KEYS[1], ARGV[4]) == 0 then return 0 end
-tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+tell(KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2], ARGV[3])
 return 1
 """
 )
 
-UNLINK = Script(_TELL + "tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]); return redis.call('UNLINK', KEYS[1])")
+UNLINK = Script(
+    _TELL + "tell(KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2], ARGV[3]); return redis.call('UNLINK', KEYS[1])"
+)
 
 # A mark, gone after a minute, says what became of this very call: 'done', or 'undone' so that it can never run later.
 # Returns 1 when it ran (now, or in an earlier attempt), 0 when the key was there before, -1 when it was taken back.
 CREATE = Script(
     _TELL
     + """
-local mark = redis.call('GET', KEYS[4])
+local mark = redis.call('GET', KEYS[5])
 if mark == 'undone' then return -1 end
 if mark then return 1 end
 if redis.call('HSETNX', KEYS[1], ARGV[4], ARGV[5]) == 0 then return 0 end
-tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
-redis.call('SET', KEYS[4], 'done', 'PX', ARGV[6])
+tell(KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2], ARGV[3])
+redis.call('SET', KEYS[5], 'done', 'PX', ARGV[6])
 return 1
 """
 )
@@ -111,11 +114,11 @@ return 1
 UNDO = Script(
     _TELL
     + """
-local mark = redis.call('GET', KEYS[4])
-redis.call('SET', KEYS[4], 'undone', 'PX', ARGV[6])
+local mark = redis.call('GET', KEYS[5])
+redis.call('SET', KEYS[5], 'undone', 'PX', ARGV[6])
 if mark ~= 'done' or redis.call('HGET', KEYS[1], ARGV[4]) ~= ARGV[5] then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[4])
-tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+tell(KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2], ARGV[3])
 return 1
 """
 )
@@ -173,11 +176,11 @@ for n = 4, #ARGV, 8 do
     step = -was
   end
   if step ~= 0 then
-    redis.call('HINCRBY', KEYS[4], ARGV[n + 2], string.format('%d', step))
-    redis.call('HINCRBY', KEYS[4], '-1', string.format('%d', step))
+    redis.call('HINCRBY', KEYS[5], ARGV[n + 2], string.format('%d', step))
+    redis.call('HINCRBY', KEYS[5], '-1', string.format('%d', step))
   end
 end
-tell(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+tell(KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2], ARGV[3])
 return refused
 """
 )

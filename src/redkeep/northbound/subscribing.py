@@ -5,6 +5,12 @@ stands. When a connection is lost all subscriptions are cleared; when there is o
 that it is `recovered` and must subscribe again, giving the id of the last message that it saw. Then what it missed
 comes from the log. Only if the log no longer has it is it told to `resynchronise` that channel.
 
+A connection that lives is no proof that everything comes over it: the bus of a cluster drops what it cannot deliver at
+that moment, and a replica that synchronises in full is not told what it was spared. So each message names the one
+before it: who has not seen that fetches what is between from the log. And where messages travel through others, a
+channel that is quiet is compared with the end of its log, soon after the last message and at the least every five
+seconds.
+
 When handlers are slow, the queue fills up to its limit. Further messages of a channel are then left in its log, and
 fetched from there when half of the queue is free: nobody is blocked, and nothing is lost but what the log has dropped.
 """
@@ -12,10 +18,10 @@ fetched from there when half of the queue is free: nobody is blocked, and nothin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -36,6 +42,11 @@ log = logging.getLogger(__name__)
 LIMIT = 10_000
 """Messages that wait for their handlers, at most."""
 PAGE = 256
+TICK = 0.5
+"""Seconds between looks at which channels are due to be compared with their logs."""
+FIRST_CHECK = 1.0
+LAST_CHECK = 5.0
+"""Seconds of quiet after which a channel is compared, doubling from the first to the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +63,18 @@ class _Subscription:
     feed: Feed
     handler: Call
     ear: Ear
-    last: str = ""
-    """Id of the last message that was queued."""
+    last: str
+    """Id of the last message that was queued, or that there was before the subscription."""
     floor: tuple[int, int] | None = None
     """Live messages up to here were queued from the log already."""
-    behind: str | None = None
+    behind: str | None = ""
     """While set, live messages are left in the log; the id of the last one that was."""
     catching_up: bool = False
+    checked: str = ""
+    """What `last` was when it was last looked whether the channel is quiet."""
+    due: float = math.inf
+    """Loop time at which a quiet channel is compared with its log."""
+    quiet: Pause = field(default_factory=lambda: Pause(FIRST_CHECK, LAST_CHECK))
 
 
 class Subscriber:
@@ -86,9 +102,12 @@ class Subscriber:
         self._closed = False
         self.left_in_log = 0
         """Live messages that found the queue full."""
+        self.gaps = 0
+        """How often messages did not come over a connection that lives, and were fetched from the log."""
         self.recoveries = 0
         self._dispatcher = dispatcher(self._drained)
         self._queue = self._dispatcher.queue
+        self._begin(self._compare_the_quiet())
 
     # --- for applications --------------------------------------------------------------------------------------------
 
@@ -112,7 +131,9 @@ class Subscriber:
     ) -> bool:
         """Have `handler` called with each Message, from now on or after that id. False if it was subscribed before.
 
-        Raises Unavailable when it did not come about in `timeout` seconds, ServerError when it is not allowed.
+        Where "now" is gets settled by the log before the connection hears: so what is published while it is only about
+        to hear is fetched. Raises Unavailable when it did not come about in `timeout` seconds, ServerError when it is
+        not allowed.
         """
         feed = feed_of(channel)
         known = self._subscriptions.get(feed.live)
@@ -120,16 +141,12 @@ class Subscriber:
             known.handler = handler
             return False
         deadline = asyncio.get_running_loop().time() + timeout
+        start = await self._last_told(feed, timeout) if after is None else after
         ear = await self._ears.subscribe(feed, deadline)
         if self._closed:
             raise Unavailable("the subscriber is closed")
-        subscription = _Subscription(feed, handler, ear)
-        self._subscriptions[feed.live] = subscription
-        if after is not None:
-            subscription.last, subscription.behind = after, ""
-            self._begin(self._catch_up(subscription))
-        elif channel not in self._positions:
-            self._begin(self._find_position(subscription))
+        self._subscriptions[feed.live] = subscription = _Subscription(feed, handler, ear, start)
+        self._fetch(subscription, check=after is not None)
         if not ear.alive:  # meanwhile
             self._lost(ear)
         return True
@@ -176,12 +193,15 @@ class Subscriber:
             return
         if subscription.behind is not None or len(queue) >= self._limit:
             subscription.behind = message.id
-            self.left_in_log += 1
+            self.left_in_log += len(queue) >= self._limit
             return
         if subscription.floor is not None:
             if order(message.id) <= subscription.floor:
                 return
             subscription.floor = None
+        if message.after is not None and message.after != subscription.last:
+            self._miss(subscription, message.id)
+            return
         subscription.last = message.id
         queue.append((subscription.handler, message))
         if len(queue) == 1:  # else it is awake
@@ -199,19 +219,31 @@ class Subscriber:
         if len(self._queue) > self._limit // 2:
             return
         for subscription in self._subscriptions.values():
-            if subscription.behind and not subscription.catching_up:
-                self._begin(self._catch_up(subscription))
+            if subscription.behind:
+                self._fetch(subscription)
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
-    async def _catch_up(self, subscription: _Subscription) -> None:
+    def _miss(self, subscription: _Subscription, up_to: str) -> None:
+        """Something did not come, up to that id: have it fetched."""
+        self.gaps += 1
+        subscription.behind = up_to
+        self._fetch(subscription)
+
+    def _fetch(self, subscription: _Subscription, *, check: bool = True) -> None:
+        """One at a time: two would queue everything twice."""
+        if not subscription.catching_up:
+            subscription.catching_up = True
+            self._begin(self._catch_up(subscription, check=check))
+
+    async def _catch_up(self, subscription: _Subscription, *, check: bool) -> None:
         """Queue from the log what came after `last`, until all that was passed over is queued, or the queue is full."""
-        subscription.catching_up = True
         pause = Pause()
         try:
             while self._stands(subscription):
                 try:
-                    await self._check(subscription)
+                    if check:
+                        await self._check(subscription)
                     while self._stands(subscription) and not await self._take_page(subscription):
                         pause.reset()
                     return
@@ -223,6 +255,7 @@ class Subscriber:
 
     async def _take_page(self, subscription: _Subscription) -> bool:
         """Queue one page; whether that is all for now."""
+        told = subscription.behind
         entries = await self._read(subscription.feed, f"({subscription.last or BEGINNING}")
         if not self._stands(subscription):
             return True
@@ -231,14 +264,22 @@ class Subscriber:
             subscription.last = message.id
             self._queue.append((subscription.handler, message))
         self._dispatcher.wake()
-        reached = order(subscription.last or BEGINNING)
-        if len(entries) < PAGE and reached >= order(subscription.behind or BEGINNING):
-            subscription.floor, subscription.behind = reached, None
+        left = order(subscription.behind or BEGINNING)
+        if len(entries) < PAGE and (subscription.behind == told or order(subscription.last or BEGINNING) >= left):
+            self._at_the_end(subscription, left)
             return True
         if len(self._queue) >= self._limit:
             subscription.behind = subscription.behind or subscription.last
             return True
         return False
+
+    def _at_the_end(self, subscription: _Subscription, told: tuple[int, int]) -> None:
+        """All that the log has is queued. It was written before it was told: if it ends before what was, a failover has
+        taken the end of it."""
+        reached = order(subscription.last or BEGINNING)
+        subscription.floor, subscription.behind = max(reached, told), None
+        if reached < told:
+            self._say(Notice("resynchronise", subscription.feed.channel))
 
     async def _check(self, subscription: _Subscription) -> None:
         """Tell of a gap, and go on at the end of the log, if the log no longer holds all since the last one seen."""
@@ -251,11 +292,40 @@ class Subscriber:
             subscription.last = last
             self._say(Notice("resynchronise", feed.channel))
 
-    async def _find_position(self, subscription: _Subscription) -> None:
-        """From where to catch up if the connection is lost before the first message."""
-        with contextlib.suppress(Unavailable, OutcomeUnknown, ServerError):
-            last = await self._last(subscription.feed)
-            subscription.last = subscription.last or last
+    async def _last_told(self, feed: Feed, timeout: float) -> str:
+        """The id of the last message at this moment. Raises Unavailable or ServerError."""
+        try:
+            found = await self._client.send(feed.slot, ("GET", feed.last), retry="always", timeout=timeout)
+        except OutcomeUnknown as error:
+            raise Unavailable(f"not subscribed to {feed.channel}: {error}") from error
+        return found.decode() if found else BEGINNING
+
+    async def _compare_the_quiet(self) -> None:
+        """Where messages come through other servers than the one that was told, silence proves nothing."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK)
+            if self._client.sharded or self._client.mode == "single":
+                continue
+            now, due = loop.time(), list[_Subscription]()
+            for one in self._subscriptions.values():
+                if one.checked != one.last:
+                    one.quiet.reset()
+                    one.checked, one.due = one.last, now + one.quiet.take()
+                elif one.due <= now and one.behind is None:
+                    one.due = now + one.quiet.take()
+                    due.append(one)
+            await asyncio.gather(*map(self._compare, due))
+
+    async def _compare(self, subscription: _Subscription) -> None:
+        """Fetch what did not come. Whether it was lost, or is only about to come, makes no difference."""
+        try:
+            last = await self._last_told(subscription.feed, TIMEOUT)
+        except (Unavailable, ServerError) as error:
+            log.debug("%s is not compared: %s", subscription.feed.channel, error)
+            return
+        if self._stands(subscription) and subscription.behind is None and order(last) > order(subscription.last):
+            self._miss(subscription, last)
 
     async def _read(self, feed: Feed, start: str, *, count: int = PAGE) -> list[Reply]:
         found = await self._client.send(

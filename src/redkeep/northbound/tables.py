@@ -306,7 +306,7 @@ class BasicTables(Generic[V]):
 
     async def _take_back(self, place: Place, mark: bytes, args: tuple[Argument, ...]) -> None:
         """Raises OutcomeUnknown when it has to be left to the background."""
-        keys = (place.entries, place.feed.log, place.feed.live, mark)
+        keys = (place.entries, *place.feed.keys, mark)
         timeout = self._timeout
 
         async def undo(door: Door) -> Reply:
@@ -355,7 +355,7 @@ class BasicTables(Generic[V]):
         doubts: list[OutcomeUnknown] | None = None,
     ) -> Reply:
         """One of the scripts that may run twice."""
-        keys = (place.entries, place.feed.log, place.feed.live, *((mark,) if mark else ()))
+        keys = (place.entries, *place.feed.keys, *((mark,) if mark else ()))
         once: Retry = "if_not_run"
         return await self._trial(
             lambda: script.run(self._door, place.slot, keys, *args, retry=once, timeout=self._timeout), doubts
