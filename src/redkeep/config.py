@@ -85,9 +85,22 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
     "manager": [
         cfg.StrOpt("name", help="Names this manager among all. The default is made of host name and process id."),
         cfg.FloatOpt("lease", default=5.0, min=1, help="Seconds after which a dead manager's work is taken over."),
-        cfg.FloatOpt("word", default=3.0, min=0.5, help="Seconds for which a confirmed primary may write on its own."),
+        cfg.FloatOpt("word", default=1.5, min=0.8, help="Seconds for which a confirmed primary may write on its own."),
         cfg.FloatOpt("look_interval", default=1.0, min=0.1, help="Seconds between two looks at all groups."),
-        cfg.FloatOpt("silence", default=2.0, min=0.5, help="Seconds after which a host that says nothing is silent."),
+        cfg.FloatOpt("silence", default=1.25, min=0.5, help="Seconds after which a host that says nothing is silent."),
+        cfg.FloatOpt(
+            "orphan",
+            default=5.0,
+            min=2.0,
+            help="Seconds after which a primary that serves is replaced because its agent says nothing.",
+        ),
+        cfg.FloatOpt(
+            "roll_patience",
+            default=120.0,
+            min=1,
+            help="Seconds that a server which was started anew in a rolling restart or upgrade may take to come back, "
+            "those not counted in which it gets on.",
+        ),
         cfg.FloatOpt("report_interval", default=5.0, min=0.1, help="Seconds between two signs of life of a manager."),
         cfg.FloatOpt("service_down_time", default=60.0, min=0.5, help="Seconds without one after which it is down."),
         cfg.FloatOpt(
@@ -264,7 +277,8 @@ def _manager(conf: Any, backend: Any, api: ApiSettings) -> ManagerSettings:
         lease_seconds=conf.lease,
         word_seconds=conf.word,
         look_interval=conf.look_interval,
-        limits=Limits(silence=conf.silence),
+        roll_patience=conf.roll_patience,
+        limits=Limits(doubt=min(0.75, 0.6 * conf.silence), silence=conf.silence, orphan=conf.orphan),
         service=conf.name or socket.gethostname(),
         cluster=backend.cluster,
         backend=_backend(backend),

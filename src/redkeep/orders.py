@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from redkeep.model.facts import Confirmation, HostReport, ServerFacts
 from redkeep.model.orders import Order
-from redkeep.model.topology import Topology
+from redkeep.model.topology import Address, Topology
 from redkeep.ports import Body, Bus
 
 REPORTS = "reports"
@@ -53,13 +53,23 @@ class BusAgents:
         body = {"look": list(instance_ids)}
         return decode_facts(await self._bus.request(agent_name(host_id), body, timeout=timeout))
 
+    async def reaches(self, host_id: str, address: Address, *, timeout: float = 1.0) -> bool:
+        body = {"reach": [address.host, address.port]}
+        return bool((await self._bus.request(agent_name(host_id), body, timeout=timeout))["reached"])
+
     async def tell(self, host_id: str, order: Order, *, timeout: float = 10.0) -> ServerFacts:
         body = {"order": _ORDER.dump_python(order, mode="json")}
         return decode_facts(await self._bus.request(agent_name(host_id), body, timeout=timeout))[0]
 
 
-def decode_order(body: Body) -> Order | list[str]:
-    """What an agent was asked: an order, or a look at these instances. Raises pydantic.ValidationError."""
+def decode_order(body: Body) -> Order | Address | list[str]:
+    """What an agent was asked: an order, whether it reaches an address, or a look at these instances.
+
+    Raises pydantic.ValidationError, KeyError or ValueError.
+    """
+    if "reach" in body:
+        host, port = body["reach"]
+        return Address(str(host), int(port))
     if "look" in body:
         return [str(name) for name in body["look"]]
     return _ORDER.validate_python(body["order"], strict=False)

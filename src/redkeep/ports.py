@@ -18,6 +18,7 @@ from redkeep.model.instance import Configuration, Event, Group, Host, Instance
 from redkeep.model.operation import Operation
 from redkeep.model.orders import Order
 from redkeep.model.site import Backend, FailoverResult, Service, ServiceCluster, Volume
+from redkeep.model.topology import Address
 
 # --- Bus ---------------------------------------------------------------------------------------------------------
 
@@ -71,6 +72,9 @@ class Bus(Protocol):
     async def close(self) -> None: ...
 
 
+REACH_LIMIT = 0.5
+"""Seconds that a server gets to answer a host that was asked whether it can reach it."""
+
 # --- Agents ------------------------------------------------------------------------------------------------------
 
 
@@ -82,6 +86,10 @@ class Agents(Protocol):
 
     async def look(self, host_id: str, instance_ids: Sequence[str], *, timeout: float = 2.0) -> tuple[ServerFacts, ...]:
         """Fresh facts of the given servers, in that order."""
+        ...
+
+    async def reaches(self, host_id: str, address: Address, *, timeout: float = 1.0) -> bool:
+        """Whether the server at that address says anything to that host within `REACH_LIMIT`."""
         ...
 
     async def tell(self, host_id: str, order: Order, *, timeout: float = 10.0) -> ServerFacts:

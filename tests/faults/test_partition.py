@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from redkeep.testing.netns import Net, Unsupported, net
@@ -113,6 +116,15 @@ class Land:
         await self.call("POST", "/instances", {"instance": order})
         return await self.until(lambda: ready(3), what="two replicas"), source["password"]
 
+    def agent(self, host: int) -> int:
+        """Process id of the agent on a host."""
+        (pid,) = (one.pid for one in psutil.process_iter(["cmdline"]) if self._is_agent(one, host))
+        return int(pid)
+
+    def _is_agent(self, process: psutil.Process, host: int) -> bool:
+        words = process.info["cmdline"] or []
+        return f"agent.host_id=host-{host}" in words and str(self.directory) in words and words[0] != "ip"
+
     def writer(self, address: str, password: str, prefix: str, host: int | None = None) -> Path:
         """A client of one server, on that host or on the hub; where it keeps its record."""
         record = self.directory / f"writer-{prefix}"
@@ -130,8 +142,11 @@ def accepted(record: Path) -> list[Attempt]:
     return [one for one in attempts(record) if one.said == "ok"]
 
 
+QUICK = f"[manager]\nword = {WORD}\nsilence = 1.0\norphan = 4.0\nlook_interval = 0.2\n[agent]\nheartbeat = 0.2\n"
+
+
 @asynccontextmanager
-async def land(directory: Path) -> AsyncIterator[Land]:
+async def land(directory: Path, settings: str = QUICK) -> AsyncIterator[Land]:
     try:
         with net(3) as hosts:
             Vault.open(directory / "secret.key")
@@ -140,8 +155,7 @@ async def land(directory: Path) -> AsyncIterator[Land]:
             (directory / "redkeep.conf").write_text(
                 f"[northbound]\nurl = redis://:secret@{control.address}\n"
                 f"[api]\nauth = noauth\nport = {port}\n"
-                f"[manager]\nword = {WORD}\nsilence = 1.0\nlook_interval = 0.2\n"
-                "[agent]\nheartbeat = 0.2\n"
+                f"{settings}"
             )
             found = Land(hosts, directory, port, control)
             try:
@@ -197,6 +211,52 @@ async def test_an_isolated_primary_refuses_writes_before_its_successor_accepts_t
         await found.until(one_group, what="the old primary's return as a replica")
         assert (await found.members())[0]["address"] != primary["address"]
         assert max(one.ended for one in accepted(old_side)) == last_old
+
+
+async def test_6_a_lost_host_is_replaced_at_the_default_settings(tmp_path: Path) -> None:
+    """How long that takes is printed, and stands in the operator's guide."""
+    async with land(tmp_path, settings="") as found:
+        (primary, *replicas), password = await found.replicated()
+        new_side = [found.writer(one["address"], password, f"new{number}") for number, one in enumerate(replicas)]
+        await asyncio.sleep(1)
+
+        cut_at = time.monotonic()
+        found.hosts.cut(host_of(primary))
+        await found.until(lambda: asyncio.sleep(0, any(accepted(one) for one in new_side)), what="a new primary")
+
+        writable = min(one.began for record in new_side for one in accepted(record)) - cut_at
+        print(f"writable again {writable:.2f} s after the cut")
+        assert writable > 1.25, "nobody can have waited for the word of the old primary to end"
+
+
+async def test_3_a_stopped_agent_costs_its_server_the_right_to_write_and_another_one_takes_over(tmp_path: Path) -> None:
+    """SIGSTOP of the agent's process: its server lives, and clients beside it are refused before others are served."""
+    async with land(tmp_path) as found:
+        (primary, *replicas), password = await found.replicated()
+        old_side = found.writer(primary["address"], password, "old", host=host_of(primary))
+        new_side = [found.writer(one["address"], password, f"new{number}") for number, one in enumerate(replicas)]
+        await found.until(lambda: asyncio.sleep(0, len(accepted(old_side)) > 20), what="writes before the fault")
+        agent, stopped_at = found.agent(host_of(primary)), time.monotonic()
+
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            await found.until(lambda: asyncio.sleep(0, any(accepted(one) for one in new_side)), what="a new primary")
+            await asyncio.sleep(1)  # let both sides write on for a while: what must not happen tells nobody
+        finally:
+            os.kill(agent, signal.SIGCONT)
+
+        async def one_group() -> bool:
+            members = await found.members()
+            return [one["role"] for one in members] == ["primary", "replica", "replica"] and all(
+                one["health"] == "ok" for one in members
+            )
+
+        await found.until(one_group, what="the old primary as a replica")
+        last_old = max(one.ended for one in accepted(old_side))
+        first_new = min(one.began for record in new_side for one in accepted(record))
+        print(f"old accepted until {last_old - stopped_at:.2f} s, new from {first_new - stopped_at:.2f} s")
+        assert last_old < first_new
+        assert (await found.members())[0]["address"] != primary["address"]
 
 
 async def test_a_primary_with_its_replicas_goes_on_without_managers(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from redkeep.decide.fencing import majority
 from redkeep.decide.promotion import unfitness
 from redkeep.decide.recovery import (
     Degraded,
+    Doubt,
     FailOver,
     GroupView,
     Healthy,
     Limits,
     Realign,
     RestartPrimary,
+    TakeOver,
     Verdict,
     judge,
 )
@@ -29,7 +31,7 @@ from redkeep.model.topology import Address, Role
 
 from .strategies import HISTORY, facts_of, group, instance
 
-LIMITS = Limits(silence=2.0, settle=1.0, cool_down=5.0)
+LIMITS = Limits(doubt=1.0, silence=2.0, orphan=5.0, settle=1.0, cool_down=5.0)
 NOW = 100.0
 PRIMARY = instance("p", role=Role.PRIMARY)
 REPLICAS = (instance("r", replica_of="p"), instance("s", replica_of="p"))
@@ -53,6 +55,8 @@ def views(draw: st.DrawFn) -> GroupView:
         last_failover=draw(times | st.just(-math.inf)),
         changed_at=draw(times | st.just(-math.inf)),
         watching_since=draw(times | st.just(-math.inf)),
+        answers={name: draw(st.booleans()) for name in names if draw(st.booleans())},
+        outlived=draw(st.booleans()),
     )
 
 
@@ -80,15 +84,24 @@ def leading(**more: object) -> ServerFacts:
     return replace(seen, **more)  # type: ignore[arg-type]
 
 
-def view(*looked: ServerFacts, silent: tuple[str, ...] = (), members: tuple[Instance, ...] = REPLICAS) -> GroupView:
-    """A settled group; the hosts of those named have said nothing for ten seconds."""
+def view(
+    *looked: ServerFacts,
+    silent: tuple[str, ...] = (),
+    members: tuple[Instance, ...] = REPLICAS,
+    answers: bool | None = False,
+    silence: float = 10,
+) -> GroupView:
+    """A settled group; the hosts of those named have said nothing for ten seconds, and the others were asked whether
+    the primary's server answers."""
     instances = (PRIMARY, *members)
-    heard = {f"host-{one.id}": NOW - (10 if one.id in silent else 0) for one in instances}
-    return GroupView(group(), instances, {one.instance_id: one for one in looked}, heard, HISTORY)
+    heard = {f"host-{one.id}": NOW - (silence if one.id in silent else 0) for one in instances}
+    asked = {} if answers is None else {one.id: answers for one in members if one.id not in silent}
+    facts = {one.instance_id: one for one in looked}
+    return GroupView(group(), instances, facts, heard, HISTORY, answers=asked)
 
 
 @given(views())
-def test_a_verdict_is_one_of_five_and_the_same_for_the_same_facts(seen: GroupView) -> None:
+def test_a_verdict_is_one_of_seven_and_the_same_for_the_same_facts(seen: GroupView) -> None:
     verdict = judge(seen, NOW, LIMITS)
 
     assert isinstance(verdict, get_args(Verdict))
@@ -140,7 +153,7 @@ def test_without_proof_the_old_one_and_whoever_may_follow_it_are_no_majority_how
 def _has_lost_its_primary(seen: GroupView, name: str) -> bool:
     facts, lately = seen.facts[name], NOW - seen.heard.get(f"host-{name}", -math.inf) <= LIMITS.silence
     link = facts.upstream
-    down = link is None or not link.link_up or link.last_io_seconds > LIMITS.silence
+    down = link is None or not link.link_up or link.last_io_seconds > LIMITS.silence or seen.answers.get(name) is False
     return facts.alive and (lately or NOW - seen.watching_since <= LIMITS.silence) and down
 
 
@@ -179,10 +192,53 @@ def test_an_exit_is_answered_at_once_by_the_most_current_replica() -> None:
     assert (verdict.successor_id, verdict.proven) == ("s", True)
 
 
-def test_silence_alone_never_fails_over_while_the_replicas_follow() -> None:
+@given(views())
+def test_a_server_that_somebody_still_reaches_is_fenced_before_it_is_replaced(seen: GroupView) -> None:
+    """Unless its agent says that it has ended, or that it does not know it."""
+    verdict = judge(seen, NOW, LIMITS)
+
+    if isinstance(verdict, FailOver) and any(seen.answers.values()):
+        facts = seen.facts[seen.group.rightful_primary_id or ""]
+        assert facts.process in (Process.EXITED, Process.ABSENT)
+    if isinstance(verdict, TakeOver):
+        assert seen.answers[verdict.successor_id]
+        assert unfitness(seen.facts[verdict.successor_id], seen.history) is None
+        assert NOW - seen.heard.get(f"host-{seen.group.rightful_primary_id}", -math.inf) > LIMITS.orphan
+
+
+def test_a_silent_host_is_doubted_by_those_who_were_heard_of() -> None:
+    seen = view(leading(), *map(following, REPLICAS), silent=("p", "s"), answers=None)
+
+    assert judge(seen, NOW, LIMITS) == Doubt(("r",), "the host of p has said nothing for 10.0 s")
+
+
+def test_silence_alone_never_fails_over_while_its_server_answers() -> None:
+    seen = view(leading(), *map(following, REPLICAS), silent=("p",), answers=True, silence=4)
+
+    assert isinstance(judge(seen, NOW, LIMITS), Degraded)
+
+
+def test_one_that_serves_without_its_agent_is_taken_over_after_more_patience() -> None:
+    seen = view(leading(), following(REPLICAS[0], offset=9), following(REPLICAS[1]), silent=("p",), answers=True)
+
+    verdict = judge(seen, NOW, LIMITS)
+
+    assert isinstance(verdict, TakeOver)
+    assert verdict.successor_id == "s"
+
+
+def test_a_link_that_is_down_does_not_make_a_server_that_answers_a_lost_one() -> None:
+    seen = view(leading(), *map(cut_off, REPLICAS), silent=("p",), answers=True, silence=4)
+
+    assert isinstance(judge(seen, NOW, LIMITS), Degraded)
+
+
+def test_a_silent_host_that_nobody_reaches_is_replaced_though_the_links_look_up() -> None:
+    """When a host vanishes without a word, its connections stay up for a minute."""
     verdict = judge(view(leading(), *map(following, REPLICAS), silent=("p",)), NOW, LIMITS)
 
-    assert isinstance(verdict, Degraded)
+    assert isinstance(verdict, FailOver)
+    assert not verdict.proven
 
 
 def test_a_silent_host_is_replaced_when_its_replicas_have_lost_it() -> None:
@@ -256,6 +312,16 @@ def test_one_out_of_its_place_is_brought_back(astray: ServerFacts) -> None:
 
     assert isinstance(verdict, Realign)
     assert verdict.instance_ids == ("r",)
+
+
+@pytest.mark.parametrize(("told_at", "astray"), [(3, True), (7, False)])
+def test_one_that_has_exited_is_started_by_its_agent_unless_that_awaits_a_word(told_at: int, astray: bool) -> None:
+    """An old primary's agent that was away during the failover: nobody has told it that it may start a replica."""
+    exited = following(REPLICAS[0], process=Process.EXITED, epoch=told_at)
+    seen = view(leading(), exited, following(REPLICAS[1]))
+    changed = replace(seen, group=replace(seen.group, topology_epoch=5))
+
+    assert isinstance(judge(changed, NOW, LIMITS), Realign) is astray
 
 
 def test_what_an_operation_is_about_to_change_is_not_judged() -> None:

@@ -34,12 +34,12 @@ def test_a_second_reign_that_began_between_two_reports_has_no_history_yet() -> N
     seen = Sightings(0)
     seen.see(primary(HISTORY, epoch=3), 1)
     first, second = replace(group(), topology_epoch=3), replace(group(), topology_epoch=5)
-    assert seen.view(first, (instance("p"),)).history == HISTORY
+    assert seen.view(first, (instance("p"),), 10.0).history == HISTORY
 
-    assert seen.view(second, (instance("p"),)).history == ""
+    assert seen.view(second, (instance("p"),), 10.0).history == ""
 
     seen.see(primary(OTHER_HISTORY, epoch=5), 2)
-    assert seen.view(second, (instance("p"),)).history == OTHER_HISTORY
+    assert seen.view(second, (instance("p"),), 10.0).history == OTHER_HISTORY
 
 
 def test_a_primary_that_has_exited_keeps_its_history_for_those_who_judge_its_successors() -> None:
@@ -57,7 +57,7 @@ def test_who_tells_of_an_exit_has_been_heard_of() -> None:
 
     seen.hear("host-p", 9)
 
-    assert seen.view(group(), (instance("p"),)).heard["host-p"] == 9
+    assert seen.view(group(), (instance("p"),), 10.0).heard["host-p"] == 9
 
 
 def test_what_was_seen_is_what_was_seen_last() -> None:
@@ -65,6 +65,6 @@ def test_what_was_seen_is_what_was_seen_last() -> None:
     seen.fold(report(primary(HISTORY)), 1)
     seen.see(ServerFacts("p", Process.EXITED), 2)
 
-    facts = seen.view(group(), (instance("p"),)).facts["p"]
+    facts = seen.view(group(), (instance("p"),), 10.0).facts["p"]
 
     assert (facts.process, facts.seen_at) == (Process.EXITED, 2)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from redkeep.agent import keepsake
 from redkeep.decide.durability import min_replicas
-from redkeep.decide.fencing import majority, may_write
+from redkeep.decide.fencing import FENCE_AHEAD, majority, may_write
 from redkeep.decide.sites import has_its_site
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import Assignment
@@ -43,6 +43,8 @@ class Replication:
         """The same of its site's right, which it needs while it has replicas elsewhere. An order does not give it."""
         self.fenced = False
         """Refuses writes because its agent lost touch with the managers."""
+        self._unsure = False
+        """Its word has run out since it was last seen whether it is fenced."""
         self._server = server
         self._awaits_until: float | None = None
         """Loop time until which it awaits replicas in a hurry; None when it is configured as ever."""
@@ -158,13 +160,9 @@ class Replication:
         """Fence a primary whose word has run out and whose replicas do not carry it; open one that is confirmed."""
         if not self._server.running or not self._server.is_primary_by_order or self._server.record.held:
             return
-        now = time.monotonic()
+        now = time.monotonic() + FENCE_AHEAD  # what is done about the end of a word must be done by then
         if now < self.word_until and self._has_its_site(now):
-            if self.fenced and not self._server.lock.locked():
-                async with self._server.lock:
-                    await self._server.connection.run(*self.open_writes())
-                    self.fenced = False
-                log.warning("%s accepts writes again: its right is confirmed", self._server.id)
+            await self._open_if_fenced()
             return
         if not self.fenced and not (self._has_its_site(now) and await self._carried()):
             await self._server.connection.run(*words.fence(self._server.record.spec.version))
@@ -172,8 +170,20 @@ class Replication:
             why = "it and its replicas do not follow" if self._has_its_site(now) else "that its site may write"
             log.warning("%s refuses writes: no manager confirms %s", self._server.id, why)
 
+    async def _open_if_fenced(self) -> None:
+        """While its word was over somebody else may have fenced it, or its agent before this one."""
+        if self._unsure:
+            await self.verify_fence()
+            self._unsure = False
+        if self.fenced and not self._server.lock.locked():
+            async with self._server.lock:
+                await self._server.connection.run(*self.open_writes())
+                self.fenced = False
+            log.warning("%s accepts writes again: its right is confirmed", self._server.id)
+
     def confirm(self, until: float, site_until: float) -> None:
         """A manager has confirmed that it is primary, and that its site may write; both on the monotonic clock."""
+        self._unsure = self._unsure or time.monotonic() >= self.word_until
         self.word_until = max(self.word_until, until)
         self.site_until = max(self.site_until, site_until)
 
@@ -249,7 +259,7 @@ class Replication:
         acknowledging = sum(one.online and one.offset >= mark and one.address in members for one in followers)
         return may_write(
             now=time.monotonic(),
-            word_until=self.word_until,
+            word_until=self.word_until - FENCE_AHEAD,
             group_size=assignment.local_size,
             acknowledging=acknowledging,
         )

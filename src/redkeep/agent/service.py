@@ -13,6 +13,7 @@ from functools import partial
 import psutil
 from pydantic import ValidationError
 
+from redkeep.agent import neighbours
 from redkeep.agent import record as records
 from redkeep.agent.copies import Copies
 from redkeep.agent.directories import clear, directory_bytes
@@ -30,6 +31,7 @@ from redkeep.model.orders import (
     DropCopy,
     EnsureRemoved,
     EnsureRunning,
+    FenceNeighbour,
     Follow,
     HoldWrites,
     Isolate,
@@ -40,6 +42,7 @@ from redkeep.model.orders import (
     TakeCopy,
     target,
 )
+from redkeep.model.topology import Address
 from redkeep.orders import (
     MANAGERS,
     REPORTS,
@@ -110,8 +113,10 @@ class Agent:
     async def _serve(self, body: Body) -> Body:
         try:
             asked = decode_order(body)
-        except (ValidationError, KeyError) as error:
+        except (ValidationError, KeyError, ValueError) as error:
             raise Refused(f"not an order: {error}") from error
+        if isinstance(asked, Address):
+            return {"reached": await neighbours.reaches(asked)}
         if isinstance(asked, list):
             return encode_facts(*await asyncio.gather(*(self._look(name) for name in asked)))
         return encode_facts(await self._execute(asked))
@@ -143,6 +148,8 @@ class Agent:
                 if is_new:
                     await self._forget(server)
                 raise
+            if isinstance(order, FenceNeighbour):
+                return await neighbours.fence(order, self._vault.unseal(server.record.spec.secrets.admin))
             if isinstance(order, HoldWrites | Promote | Follow):
                 return server.facts  # seen in the trip that executed it
             return await server.look()

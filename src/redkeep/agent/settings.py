@@ -29,7 +29,7 @@ class AgentSettings:
     """The availability zone that this machine stands in: those of one zone may fail together."""
     port_low: int = 7000
     port_high: int = 7999
-    word_seconds: float = 3.0
+    word_seconds: float = 1.5
     """How long a promotion is good for before a manager must confirm it. Not more than the managers' own figure."""
     heartbeat_interval: float = 0.5
     """Seconds between two reports to the managers."""

@@ -20,6 +20,17 @@ from redkeep.model.instance import Instance, Status
 ON_THE_WAY = (Status.BUILD, Status.SHUTDOWN, Status.DETACH)
 """Instances that are being made or unmade: their primary's agent may count them, or not."""
 
+GUARD_LAG = 2
+"""`min-replicas-max-lag` of a guarded primary: whole seconds since a replica's last acknowledgement, of which there is
+one each second. With 1, an acknowledgement that comes a little late would do harm."""
+SELF_FENCE = GUARD_LAG + 2.0
+"""Seconds after the last acknowledgement within which a guarded primary refuses writes, whether its agent lives or not.
+Redis compares whole seconds, and does so once a second."""
+FENCE_AHEAD = 0.3
+"""Seconds before the end of its word at which an agent sees to the fence, so that this stands when the word is over."""
+CONFIRMED_UNSEEN = 2.0
+"""Seconds for which a host may be confirmed without a new sign of life in its row: managers write one so often."""
+
 
 def majority(group_size: int) -> int:
     """How many of a group, the primary counted, are more than the rest."""

@@ -1,6 +1,8 @@
 """What to do about a group, given what was seen of its servers: the whole of automatic failover, as one pure function.
 
-It refuses to act on silence alone: a host that does not answer is replaced only when its replicas have lost it as well.
+It refuses to act on silence alone. A silent host is doubted first: the hosts of its replicas are asked whether its
+server answers them. If nobody can reach it, it is replaced as lost; if it answers, its agent alone is away, and after
+more patience its server is fenced from one of those hosts (`TakeOver`).
 """
 
 from __future__ import annotations
@@ -18,14 +20,21 @@ from redkeep.model.topology import Role
 
 PING_PERIOD = 1.0
 """Seconds between two pings of a primary to its replicas (`repl-ping-replica-period`)."""
+ROUNDING = 1.0
+"""Redis counts the age of the last I/O in whole seconds of its clock: what says 2 may be hardly more than 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How patient automatic failover is. Seconds."""
 
-    silence: float = 2.0
-    """A host that has said nothing for so long is silent."""
+    doubt: float = 0.75
+    """When the host of a primary has said nothing for so long, its replicas' hosts are asked about it."""
+    silence: float = 1.25
+    """A host that has said nothing for so long is silent: two heartbeats are missing."""
+    orphan: float = 5.0
+    """A primary that serves while its agent has said nothing for so long is taken over: it could not be fenced, watched
+    or started again. More than it takes to start an agent again, and than any word lasts."""
     settle: float = 1.0
     """So long after a change, sights may still be from before it."""
     cool_down: float = 5.0
@@ -54,6 +63,10 @@ class GroupView:
     """When this view began: silence is counted from then at the earliest."""
     sites: frozenset[str] | None = None
     """Where primaries of groups with members at several sites may write; None: everywhere."""
+    answers: Mapping[str, bool] = field(default_factory=dict)
+    """By replica, whether the primary's server has just answered its host; those that were not asked are left out."""
+    outlived: bool = False
+    """Its server has answered since its host was last heard of: its agent is gone, and fences nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,24 @@ class FailOver:
     successor_id: str
     reason: str
     proven: bool
+    agent_gone: bool = False
+    """Its agent was gone before its host was: if it lives on behind a partition, it fences itself or nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The agent of the primary is gone, its server is not: fence that from the successor's host, then promote."""
+
+    successor_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The host of the primary is silent: ask these, who follow it, whether its server answers; then judge again."""
+
+    witness_ids: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +123,7 @@ class Degraded:
     reason: str
 
 
-Verdict = Healthy | FailOver | RestartPrimary | Realign | Degraded
+Verdict = Healthy | FailOver | TakeOver | Doubt | RestartPrimary | Realign | Degraded
 
 
 def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
@@ -107,7 +138,10 @@ def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
     facts = view.facts.get(primary.id)
     if facts is not None and _is_gone(view, facts, limits):
         return _replace_dead(view, primary, facts, now, limits)
-    if _silence(view, primary.host_id, now) > limits.silence:
+    silence = _silence(view, primary.host_id, now)
+    if silence > limits.doubt and not view.answers and (asked := _witnesses(view, primary, now, limits)):
+        return Doubt(asked, f"the host of {primary.name} has said nothing for {silence:.1f} s")
+    if silence > limits.silence:
         return _replace_silent(view, primary, now, limits)
     return _realign(view, primary, now, limits)
 
@@ -151,6 +185,8 @@ def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts, now: f
 
 def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
     silent = f"the host of {primary.name} has said nothing for {_silence(view, primary.host_id, now):.1f} s"
+    if any(view.answers.values()):
+        return _take_over(view, primary, silent, now, limits)
     witnesses = [facts for facts in standing_by(view, primary) if _lost_primary(view, facts, now, limits)]
     around = local(view.instances, primary)
     followers = [one for one in around if one.id != primary.id and _may_follow(view, one, now, limits)]
@@ -161,7 +197,27 @@ def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limi
     chosen = most_current(witnesses, history=view.history, quorum=_quorum(view, primary))
     if isinstance(chosen, NobodyFit):
         return Degraded(f"{silent}, and nobody can take its place: {chosen.reason}")
-    return FailOver(chosen.instance_id, f"{silent} and its replicas have lost it; {chosen.reason}", proven=False)
+    reason = f"{silent} and its replicas have lost it; {chosen.reason}"
+    return FailOver(chosen.instance_id, reason, proven=False, agent_gone=view.outlived)
+
+
+def _witnesses(view: GroupView, primary: Instance, now: float, limits: Limits) -> tuple[str, ...]:
+    """The replicas of which something was heard lately: their hosts can say whether the primary's server answers."""
+    lately = {one.id for one in view.instances if _silence(view, one.host_id, now) <= limits.doubt}
+    return tuple(facts.instance_id for facts in standing_by(view, primary) if facts.instance_id in lately)
+
+
+def _take_over(view: GroupView, primary: Instance, silent: str, now: float, limits: Limits) -> Verdict:
+    """Its server answers somebody: only its agent is away, and may be back in a moment."""
+    if _silence(view, primary.host_id, now) <= limits.orphan:
+        return Degraded(f"{silent}, but its server answers")
+    if now - view.last_failover < limits.cool_down:
+        return Degraded(f"{silent}, its server answers, and the group has failed over a moment ago")
+    near = [facts for facts in standing_by(view, primary) if view.answers.get(facts.instance_id)]
+    chosen = most_current(near, history=view.history, quorum=_quorum(view, primary))
+    if isinstance(chosen, NobodyFit):
+        return Degraded(f"{silent}, its server answers, and nobody can take its place: {chosen.reason}")
+    return TakeOver(chosen.instance_id, f"{silent} though its server answers: its agent is gone")
 
 
 def _may_follow(view: GroupView, one: Instance, now: float, limits: Limits) -> bool:
@@ -178,13 +234,16 @@ def _may_follow(view: GroupView, one: Instance, now: float, limits: Limits) -> b
 def _lost_primary(view: GroupView, facts: ServerFacts, now: float, limits: Limits) -> bool:
     """A replica that was heard of lately, and hears nothing of its primary.
 
-    When a host vanishes without a word its connections stay "up" for a minute, so silence on the link counts as well.
+    When a host vanishes without a word its connections stay "up" for a minute, so silence on the link counts as well,
+    and so does a host that could not reach the primary's server when it was asked to.
     """
     instance = next(one for one in view.instances if one.id == facts.instance_id)
     if not facts.alive or _silence(view, instance.host_id, now) > limits.silence:
         return False
     link = facts.upstream
-    return link is None or not link.link_up or link.last_io_seconds > limits.silence + PING_PERIOD
+    if link is None or not link.link_up or view.answers.get(facts.instance_id) is False:
+        return True
+    return link.last_io_seconds > limits.silence + PING_PERIOD + ROUNDING
 
 
 def _realign(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
@@ -196,19 +255,20 @@ def _realign(view: GroupView, primary: Instance, now: float, limits: Limits) -> 
         if one.id in view.facts
         and view.facts[one.id].seen_at > view.changed_at + limits.settle
         and _silence(view, one.host_id, now) <= limits.silence
-        and _is_astray(one, view.facts[one.id], primary)
+        and _is_astray(one, view.facts[one.id], primary, view.group.topology_epoch)
     )
     return Realign(astray, "not in the role that the store gives them") if astray else Healthy()
 
 
-def _is_astray(instance: Instance, facts: ServerFacts, primary: Instance) -> bool:
+def _is_astray(instance: Instance, facts: ServerFacts, primary: Instance, topology_epoch: int) -> bool:
     if facts.process in (Process.LOADING, Process.HUNG):
         return False  # the one is on its way; the other is killed by its agent when it stays so
     if instance.id == primary.id:
         return facts.role is not Role.PRIMARY or facts.fenced
     follows = facts.upstream.primary if facts.upstream else None
     if not facts.alive:
-        return facts.process is Process.ABSENT  # one that has exited is started again by its agent
+        uninformed = facts.epoch < topology_epoch  # its agent may take it for a primary still, and await a word
+        return facts.process is Process.ABSENT or uninformed  # else one that has exited is started by its agent
     return facts.role is not Role.REPLICA or follows != primary.address
 
 

@@ -13,7 +13,19 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from redkeep.decide.recovery import Degraded, FailOver, GroupView, Healthy, Realign, RestartPrimary, Verdict, judge
+from redkeep.decide.fencing import CONFIRMED_UNSEEN
+from redkeep.decide.recovery import (
+    Degraded,
+    Doubt,
+    FailOver,
+    GroupView,
+    Healthy,
+    Realign,
+    RestartPrimary,
+    TakeOver,
+    Verdict,
+    judge,
+)
 from redkeep.decide.sites import may_be_primary, may_write_at
 from redkeep.errors import RedkeepError
 from redkeep.manager.membership import Membership
@@ -31,10 +43,10 @@ log = logging.getLogger(__name__)
 
 UNSEEN_LOOK_LIMIT = 0.5
 """Seconds that an agent gets to show servers that no heartbeat has told of yet."""
+WATCH_INTERVAL = 0.2
+"""Seconds between two looks at groups whose primary's host has just fallen silent."""
 FORGET_INTERVAL = 3600.0
 """Seconds between two prunings."""
-HOST_WRITE_INTERVAL = 2.0
-"""Seconds between two writes of a host's row that say nothing new."""
 
 
 class Manager:
@@ -58,6 +70,8 @@ class Manager:
         self._groups_by_instance: dict[str, str] = {}
         self._hosts_written: dict[str, tuple[float, Host]] = {}
         self._hints: set[asyncio.Future[None]] = set()
+        self._asking: set[str] = set()
+        """Groups about whose primary somebody is being asked."""
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -73,7 +87,8 @@ class Manager:
                 group.create_task(self._hear(REPORTS, self._on_report)),
                 group.create_task(self._hear(HINTS, self._on_hint)),
                 group.create_task(self._hear(HA, self._on_topology)),
-                group.create_task(self._look_at_all()),
+                group.create_task(self._every(self._settings.look_interval, self._consider_all)),
+                group.create_task(self._every(WATCH_INTERVAL, self._watch_silent_hosts)),
                 group.create_task(self._forget_old()),
             ]
             if self._membership is not None:
@@ -164,7 +179,7 @@ class Manager:
         host = _host_of(report)
         written_at, written = self._hosts_written.get(host.id, (float("-inf"), host))
         news = replace(written, disk_free_bytes=host.disk_free_bytes) != host
-        if not news and time.monotonic() - written_at < HOST_WRITE_INTERVAL:
+        if not news and time.monotonic() - written_at < CONFIRMED_UNSEEN:
             return
         async with self._store.begin() as tx:
             await tx.save(replace(host, seen_at=await tx.now()))
@@ -174,16 +189,16 @@ class Manager:
 
     # --- looking and deciding -------------------------------------------------------------------------------------
 
-    async def _look_at_all(self) -> None:
+    async def _every(self, interval: float, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             started = time.monotonic()
             try:
-                await self._consider_all()
+                await look()
             except RedkeepError as error:
                 log.warning("the store cannot be read: %s", error)
             except Exception:
                 log.exception("a look at the groups failed; the next one comes")
-            await asyncio.sleep(max(0.05, started + self._settings.look_interval - time.monotonic()))
+            await asyncio.sleep(max(0.05, started + interval - time.monotonic()))
 
     async def _forget_old(self) -> None:
         """What is older than anyone will ask for goes; several managers may do it at once."""
@@ -193,7 +208,15 @@ class Manager:
                     await tx.prune(await tx.now() - self._settings.keep_seconds)
             await asyncio.sleep(FORGET_INTERVAL)
 
-    async def _consider_all(self) -> None:
+    async def _watch_silent_hosts(self) -> None:
+        """Groups whose primary's host has just fallen silent are looked at more often than all the others."""
+        limits = self._settings.limits
+        patience = limits.orphan + limits.cool_down + limits.silence
+        if silent := self._sightings.silent(time.monotonic(), limits.doubt, most=patience):
+            await self._consider_all(frozenset(silent))
+
+    async def _consider_all(self, hosts: frozenset[str] | None = None) -> None:
+        """Look at every group, or at those whose primary is on one of these hosts."""
         async with self._store.read() as tx:
             groups = await tx.groups()
             instances = await tx.instances()
@@ -205,9 +228,11 @@ class Manager:
         for one in instances:
             members.setdefault(one.group_id, []).append(one)
         self._groups_by_instance = {one.id: one.group_id for one in instances}
+        on_them = {one.id for one in instances if hosts is not None and one.host_id in hosts}
         for group in groups:
-            view = self._sightings.view(group, tuple(members.get(group.id, ())), paused=paused)
-            await self._consider(replace(view, sites=sites), group.id in busy)
+            if hosts is None or group.rightful_primary_id in on_them:
+                view = self._view(group, tuple(members.get(group.id, ())), paused=paused, sites=sites)
+                await self._consider(view, group.id in busy)
         for group_id in {one.group_id for one in operations}:
             self._work_on(group_id)
 
@@ -219,8 +244,14 @@ class Manager:
             sites = may_write_at(self._backend, await tx.service_clusters())
         if found is not None:
             await self._look_at_unseen(found.instances)
-            view = replace(self._sightings.view(found.group, found.instances, paused=paused), sites=sites)
+            view = self._view(found.group, found.instances, paused=paused, sites=sites)
             await self._consider(view, any(one.kind not in BACKGROUND for one in found.operations))
+
+    def _view(
+        self, group: Group, instances: tuple[Instance, ...], *, paused: bool, sites: frozenset[str] | None
+    ) -> GroupView:
+        view = self._sightings.view(group, instances, time.monotonic(), paused=paused)
+        return replace(view, sites=sites)
 
     async def _look_at_unseen(self, instances: tuple[Instance, ...]) -> None:
         """Those that are so new that no heartbeat has told of them: a decision about their group needs them."""
@@ -254,19 +285,39 @@ class Manager:
         verdict = judge(view, time.monotonic(), self._settings.limits)
         if isinstance(verdict, RestartPrimary) and len(view.instances) > 1:
             await self._look_at(view.instances)  # what is known may be from before they became fit to take its place
-            anew = self._sightings.view(view.group, view.instances, paused=view.paused)
-            view = replace(anew, sites=view.sites)
+            view = self._view(view.group, view.instances, paused=view.paused, sites=view.sites)
             verdict = judge(view, time.monotonic(), self._settings.limits)
         self._report_degraded(view.group, verdict)
         match verdict:
-            case FailOver():
+            case FailOver() | TakeOver():
                 await self._submit_failover(view, verdict)
+            case Doubt() if view.group.id not in self._asking:
+                self._asking.add(view.group.id)
+                self._background(self._ask_and_consider(view, verdict, busy))
             case RestartPrimary() if not busy and self._may_repair(view.group.id):
                 await self._submit_repair(view.group, (view.group.rightful_primary_id or "",), verdict.reason)
             case Realign() if not busy and self._may_repair(view.group.id):
                 await self._submit_repair(view.group, verdict.instance_ids, verdict.reason)
             case _:
                 pass
+
+    async def _ask_and_consider(self, view: GroupView, doubt: Doubt, busy: bool) -> None:
+        """Have the hosts of the replicas try to reach the silent primary's server, then judge again."""
+        try:
+            primary = next(one for one in view.instances if one.id == view.group.rightful_primary_id)
+            witnesses = [one for one in view.instances if one.id in doubt.witness_ids]
+            await asyncio.gather(*(self._ask(one, primary) for one in witnesses))
+        finally:
+            self._asking.discard(view.group.id)
+        anew = self._view(view.group, view.instances, paused=view.paused, sites=view.sites)
+        await self._consider(anew, busy)
+
+    async def _ask(self, witness: Instance, primary: Instance) -> None:
+        """What does not answer has said nothing."""
+        if witness.host_id and primary.host_id and primary.address:
+            with contextlib.suppress(RedkeepError):
+                answers = await self._agents.reaches(witness.host_id, primary.address)
+                self._sightings.answered(witness.id, primary.host_id, answers, time.monotonic())
 
     def _report_degraded(self, group: Group, verdict: Verdict) -> None:
         reason = verdict.reason if isinstance(verdict, Degraded) else ""
@@ -277,8 +328,13 @@ class Manager:
         elif isinstance(verdict, Healthy):
             self._degraded.pop(group.id, None)
 
-    async def _submit_failover(self, view: GroupView, verdict: FailOver) -> None:
-        args = {"reason": verdict.reason, "proven": verdict.proven, "history": view.history}
+    async def _submit_failover(self, view: GroupView, verdict: FailOver | TakeOver) -> None:
+        args: dict[str, object] = {"reason": verdict.reason, "history": view.history, "proven": False}
+        match verdict:
+            case FailOver(proven=proven, agent_gone=agent_gone):
+                args |= {"proven": proven, "agent_gone": agent_gone}
+            case TakeOver():
+                args |= {"take_over": True}
         if await self._submit(view.group, Kind.FAIL_OVER, args, verdict.reason, self._settings.failover_deadline):
             self._sightings.failed_over(view.group.id, time.monotonic())
             self._runner.overtake(view.group.id)
@@ -286,7 +342,7 @@ class Manager:
         self._work_on(view.group.id)
 
     def _background(self, act: Awaitable[object]) -> None:
-        """A hint to the other managers: nobody waits for it, and its failure costs a second."""
+        """Nobody waits for it, and its failure costs a second: the next look comes."""
         task = asyncio.ensure_future(_quietly(act))
         self._hints.add(task)
         task.add_done_callback(self._hints.discard)

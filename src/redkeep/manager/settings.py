@@ -19,7 +19,7 @@ class ManagerSettings:
     flavors: Mapping[str, Flavor]
     lease_seconds: float = 5.0
     """How long the operations of a manager that died wait for another one."""
-    word_seconds: float = 3.0
+    word_seconds: float = 1.5
     """How long an agent's primaries may write after a confirmation."""
     look_interval: float = 1.0
     """Seconds between two looks at everything; reports and hints only make a look come sooner."""

@@ -11,6 +11,8 @@ from redkeep.model.topology import Role
 
 UNNAMED_LIMIT = 2.0
 """Seconds of reports without a server after which its agent does not have it."""
+ANSWER_LASTS = 1.0
+"""Seconds for which it counts whether a server answered, or did not."""
 
 
 class Sightings:
@@ -27,6 +29,10 @@ class Sightings:
         """Replication id of a primary, and the epoch under which it was seen."""
         self._changed: dict[str, float] = {}
         self._failed_over: dict[str, float] = {}
+        self._answers: dict[tuple[str, str], tuple[bool, float]] = {}
+        """By witness and by the host that was asked about."""
+        self._outlived: dict[str, float] = {}
+        """Hosts whose server answered though they had said nothing since this moment."""
 
     def fold(self, report: HostReport, now: float) -> None:
         """An agent's heartbeat: what it does not name, it does not have."""
@@ -54,6 +60,11 @@ class Sightings:
     def failed_over(self, group_id: str, now: float) -> None:
         self._failed_over[group_id] = now
 
+    def silent(self, now: float, limit: float, *, most: float = float("inf")) -> list[str]:
+        """Hosts that have said nothing for longer than `limit` seconds, and for no longer than `most`."""
+        silences = ((host, now - max(heard, self._since)) for host, heard in self._heard.items())
+        return [host for host, silence in silences if limit < silence <= most]
+
     def history_of(self, instance_id: str | None, *, since_epoch: int = 0) -> str:
         """Replication id under which it was last seen as primary at that epoch or a later one; "" when it never was.
 
@@ -78,8 +89,19 @@ class Sightings:
             return self._facts.get(instance.id)  # so new that the last heartbeat is from before it
         return ServerFacts(instance.id, Process.ABSENT, seen_at=heard)
 
-    def view(self, group: Group, instances: tuple[Instance, ...], *, paused: bool = False) -> GroupView:
+    def answered(self, witness_id: str, host_id: str, answers: bool, now: float) -> None:
+        """The host of a replica was asked whether the server of its primary, on `host_id`, answers there."""
+        self._answers[witness_id, host_id] = (answers, now)
+        if answers and now - self._heard.get(host_id, self._since) > ANSWER_LASTS:
+            self._outlived[host_id] = self._heard.get(host_id, self._since)
+
+    def _answers_about(self, host_id: str | None, instances: tuple[Instance, ...], now: float) -> dict[str, bool]:
+        asked = {one.id: self._answers.get((one.id, host_id or "")) for one in instances}
+        return {name: said[0] for name, said in asked.items() if said and now - said[1] <= ANSWER_LASTS}
+
+    def view(self, group: Group, instances: tuple[Instance, ...], now: float, *, paused: bool = False) -> GroupView:
         never = float("-inf")
+        host = next((one.host_id or "" for one in instances if one.id == group.rightful_primary_id), "")
         return GroupView(
             group=group,
             instances=instances,
@@ -90,4 +112,6 @@ class Sightings:
             changed_at=self._changed.get(group.id, never),
             paused=paused,
             watching_since=self._since,
+            answers=self._answers_about(host, instances, now),
+            outlived=host in self._outlived and self._outlived[host] == self._heard.get(host, self._since),
         )

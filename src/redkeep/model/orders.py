@@ -11,6 +11,7 @@ from typing import Literal
 
 from redkeep.model.cluster_orders import ClusterOrder
 from redkeep.model.facts import Assignment, ServerSpec
+from redkeep.model.topology import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,23 @@ class Isolate:
     group_id: str
     epoch: int
     kind: Literal["isolate"] = "isolate"
+
+
+@dataclass(frozen=True, slots=True)
+class FenceNeighbour:
+    """Another server of the group, whose own agent says nothing, refuses every write; the answer is what it shows then.
+
+    Executed by the agent of `instance_id`, which stays as it is, over the network. Nothing but an order to the other
+    server's own agent ends it. Unavailable or OutcomeUnknown when that server does not answer in time.
+    """
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    neighbour_id: str
+    address: Address
+    version: str
+    kind: Literal["fence_neighbour"] = "fence_neighbour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +209,7 @@ Order = (
     | Promote
     | Follow
     | Isolate
+    | FenceNeighbour
     | Brief
     | HoldWrites
     | ReleaseWrites
@@ -218,7 +237,7 @@ def target(order: Order) -> Target:
             return Target(to.instance_id, to.group_id, to.epoch)
         case Configure(spec=spec, epoch=epoch):
             return Target(spec.instance_id, spec.group_id, epoch)
-        case HoldWrites() | ReleaseWrites() | AwaitReplicas() | EnsureRemoved() | Isolate():
+        case HoldWrites() | ReleaseWrites() | AwaitReplicas() | EnsureRemoved() | Isolate() | FenceNeighbour():
             return Target(order.instance_id, order.group_id, order.epoch)
         case TakeCopy() | RestoreCopy() | DropCopy():
             return Target(order.instance_id, order.group_id, order.epoch)

@@ -57,7 +57,7 @@ class Tools:
     flavors: Mapping[str, Flavor]
     backend: Backend = field(default_factory=Backend)
     """What this manager and its like serve, and its sites."""
-    word_seconds: float = 3.0
+    word_seconds: float = 1.5
     """How long an agent's primaries may write after their last confirmation."""
     full_syncs: int = 4
     """How many replicas of one primary may be in their first synchronisation at once."""
@@ -225,10 +225,10 @@ class Run:
             raise StaleEpoch(f"the order is of epoch {target(order).epoch}", seen=self.group.epoch)
         return await self.tools.agents.tell(instance.host_id or "", order, timeout=timeout)
 
-    async def try_tell(self, instance: Instance, order: Order) -> str | None:
+    async def try_tell(self, instance: Instance, order: Order, *, timeout: float = 10.0) -> str | None:
         """The same, for what may be done later as well; returns why it was not done."""
         try:
-            await self.tell(instance, order)
+            await self.tell(instance, order, timeout=timeout)
         except StaleEpoch:
             raise
         except RedkeepError as error:

@@ -2,10 +2,11 @@
 
 With proof (its own agent saw the process end) the most current replica is promoted at once. Without proof the old
 primary may still be writing behind a partition: then its word is revoked in the store, its replicas are isolated so
-that they carry it no longer, and its word is waited out before anyone is promoted (see `decide/fencing.py`).
+that they carry it no longer, and its word is waited out before anyone is promoted (see `decide/fencing.py`). One that
+serves while its agent is gone is fenced from the successor's host, which is proof as well; then nothing is lost.
 
-`args`: `reason`; `proven`; `history`, the replication id of the primary when it was last seen. With `site` it goes to
-another site: see `take_over_site`.
+`args`: `reason`; `proven`; `take_over`, the agent alone is gone; `agent_gone`, it was before its host was; `history`,
+the replication id of the primary when it was last seen. With `site` it goes to another site: see `take_over_site`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from redkeep.decide.durability import replicas_to_see
-from redkeep.decide.fencing import may_replace, sure_size
+from redkeep.decide.fencing import CONFIRMED_UNSEEN, SELF_FENCE, may_replace, sure_size
 from redkeep.decide.promotion import Chosen, NobodyFit, most_current, unfitness
 from redkeep.decide.sites import local
-from redkeep.errors import NotNow, Refused
+from redkeep.errors import NotNow, Refused, Unavailable
 from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Instance
-from redkeep.model.orders import EnsureRunning, Follow, Isolate, Promote
+from redkeep.model.orders import EnsureRunning, FenceNeighbour, Follow, Isolate, Promote, ReleaseWrites
 from redkeep.model.topology import Role
 from redkeep.operations import take_over_site
 from redkeep.operations.context import Run
@@ -32,7 +33,12 @@ LOOK_LIMIT = 0.5
 ACKNOWLEDGEMENT_FADES = 0.5
 """Seconds after which an isolated replica's last acknowledgement cannot carry the old primary any more: its agent asks
 for a fresh one several times a second."""
-MARGIN = 0.5
+MARGIN = 0.25
+"""For clocks that do not run alike and fences that come late."""
+CATCH_UP = 1.0
+"""Seconds that a successor gets to apply the last of what its fenced primary has sent."""
+GONE_LIMIT = 2.0
+"""Seconds that the agent of the old primary gets to answer, where nothing was heard of it lately."""
 
 
 async def run(run: Run) -> None:
@@ -55,7 +61,8 @@ async def _run(run: Run) -> None:
     await asyncio.gather(*(run.try_tell(one, Follow(run.assignment(one, told))) for one in others))
 
     run.mark("bring back", 1.0)
-    missed = await run.try_tell(old, EnsureRunning(run.spec(old), run.assignment(old, told)))
+    patience = 10.0 if run.operation.args.get("proven") else GONE_LIMIT
+    missed = await run.try_tell(old, EnsureRunning(run.spec(old), run.assignment(old, told)), timeout=patience)
     became = f"{old.name} follows {successor.name}" if missed is None else f"{old.name} is away: {missed}"
     await run.note(became, old.id)
 
@@ -72,7 +79,9 @@ async def _replace(run: Run, old: Instance) -> bool:
     run.mark("choose", 0.3)
     doubted = _doubted(run, old, chosen, facts)
     await save_choice(run, old, chosen)
-    if doubted:
+    if doubted and run.operation.args.get("take_over"):
+        await _take_over(run, old, run.instance(chosen.instance_id))
+    elif doubted:
         chosen = await make_sure(run, old, chosen)
     successor = run.instance(chosen.instance_id)
 
@@ -143,6 +152,41 @@ async def save_choice(run: Run, old: Instance, chosen: Chosen) -> None:
     await run.alter(group=lambda group: replace(group, successor_id=chosen.instance_id))
 
 
+async def _take_over(run: Run, old: Instance, successor: Instance) -> None:
+    """The old primary refuses writes, and the successor has what it acknowledged, as far as it gets there in time.
+
+    Raises Refused, with the choice taken back, when its agent may still open it again, or when it cannot be fenced.
+    """
+    run.mark("fence from afar")
+    async with run.tools.store.read() as tx:
+        now = await tx.now()
+        seen = next((host.seen_at for host in await tx.hosts() if host.id == old.host_id), now)
+    if now - seen <= CONFIRMED_UNSEEN + run.tools.word_seconds + MARGIN:
+        await _withdraw(run)
+        await run.try_tell(old, ReleaseWrites(old.id, run.group.id, run.group.epoch), timeout=GONE_LIMIT)
+        raise Refused(f"the agent of {old.name} was heard of {now - seen:.1f} s ago", kind="busy")
+    order = FenceNeighbour(successor.id, run.group.id, run.group.epoch, old.id, run.spec(old).address, old.version)
+    try:
+        final = await run.tell(successor, order, timeout=2 * LOOK_LIMIT)
+    except (Refused, Unavailable, NotNow) as error:  # nothing was done; not so if the outcome is not known
+        await _withdraw(run)
+        raise Refused(
+            f"{old.name} could not be fenced from the host of {successor.name}: {error}", kind="busy"
+        ) from error
+
+    run.mark("catch up")
+    assigned = run.assignment(successor, run.topology(successor.id))
+    try:
+        await run.tell(successor, Promote(assigned, final.replication_id, final.offset, CATCH_UP))
+    except NotNow as error:
+        await run.note(f"{successor.name} takes the place of {old.name} though {error}", successor.id)
+
+
+async def _withdraw(run: Run) -> None:
+    """Nobody has acted on the choice: the old primary may be confirmed again."""
+    await run.alter(group=lambda group: replace(group, successor_id=None))
+
+
 async def make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
     """Take the old primary's supporters away, wait until its word has run out, choose again among those left.
 
@@ -156,11 +200,12 @@ async def make_sure(run: Run, old: Instance, chosen: Chosen) -> Chosen:
     away = await _not_there(run, [one for one in replicas if one not in isolated and one not in run.members])
     followers = len(replicas) - len(isolated) - away
     if not may_replace(group_size=sure_size(around), may_still_follow=followers):
-        await run.alter(group=lambda group: replace(group, successor_id=None))
+        await _withdraw(run)
         raise Refused(f"too few replicas can be reached to be sure that nobody follows {old.name}", kind="busy")
 
     run.mark("wait out its word", 0.4)
-    await asyncio.sleep(max(run.tools.word_seconds, ACKNOWLEDGEMENT_FADES) + MARGIN)
+    fenced_after = SELF_FENCE if run.operation.args.get("agent_gone") else ACKNOWLEDGEMENT_FADES
+    await asyncio.sleep(max(run.tools.word_seconds, fenced_after) + MARGIN)
 
     run.mark("choose again")
     facts = await run.look([one for one in isolated if one in run.members], timeout=LOOK_LIMIT)
