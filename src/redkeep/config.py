@@ -81,6 +81,13 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="A site that it can fail over to: backend_id:NAME[,site:LABEL][,key:value...]. Without a label the "
             "name is the site's. Say it once for each.",
         ),
+        cfg.FloatOpt(
+            "site_lease",
+            default=10.0,
+            min=1,
+            help="Seconds for which a primary with a replica at another site writes on without a manager. A forced "
+            "failover waits for as long. The same for all managers.",
+        ),
     ],
     "manager": [
         cfg.StrOpt("name", help="Names this manager among all. The default is made of host name and process id."),
@@ -226,6 +233,7 @@ def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
         api=replace(
             api,
             backend=conf.backend.name,
+            sites=_backend(conf.backend),
             service_down_seconds=conf.manager.service_down_time,
             site_failover_limit_seconds=conf.manager.site_failover_limit,
         ),
@@ -258,7 +266,7 @@ def _backend(conf: Any) -> Backend:
     names = [FAILBACK, *(one.backend_id for one in targets)]
     if len(set(names)) < len(names):
         raise ValueError(f"backend.replication_device: every backend_id comes once, and {FAILBACK!r} is reserved")
-    return Backend(conf.name, conf.driver, conf.site, targets)
+    return Backend(conf.name, conf.driver, conf.site, targets, conf.site_lease)
 
 
 def _target(text: str) -> ReplicationTarget:

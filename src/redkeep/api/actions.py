@@ -10,7 +10,7 @@ from fastapi import Response
 
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import ordered_flavor
-from redkeep.api.instances import quota_allows
+from redkeep.api.ordering import quota_allows
 from redkeep.api.record import Scene, alone, demand, event, group_apart, look, moved, poke, record
 from redkeep.api.schemas import Action
 from redkeep.decide import lifecycle

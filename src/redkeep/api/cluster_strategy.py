@@ -17,7 +17,8 @@ from redkeep.api.catalogue import find_version, ordered_version
 from redkeep.api.cluster_record import Intent, configuring, moved, take
 from redkeep.api.cluster_scene import ClusterScene
 from redkeep.api.cluster_schemas import ClusterAction, ClusterOrder, MemberOrder
-from redkeep.api.instances import quota_allows, refuse_unoffered
+from redkeep.api.instances import refuse_unoffered
+from redkeep.api.ordering import quota_allows
 from redkeep.api.record import demand, event, record, wanted
 from redkeep.decide import clusters, lifecycle
 from redkeep.decide.clusters import NewMember

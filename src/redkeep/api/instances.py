@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated
 from uuid import uuid4
 
 from fastapi import Query, Response
 
-from redkeep.api import backups, configurations, views
+from redkeep.api import backups, configurations, replication, views
 from redkeep.api.call import Call, InstanceId, ThisCall, accepted
 from redkeep.api.catalogue import find_version, ordered_flavor, ordered_version
+from redkeep.api.ordering import quota_allows, replica_of
 from redkeep.api.pages import Limit, Marker, next_page, page_of
 from redkeep.api.record import Scene, alone, demand, event, group_apart, look, moved, poke, record, wanted
 from redkeep.api.schemas import (
@@ -22,7 +23,6 @@ from redkeep.api.schemas import (
     InstanceView,
     UpdateInstance,
 )
-from redkeep.api.settings import ApiSettings
 from redkeep.decide import lifecycle
 from redkeep.decide.backups import may_restore
 from redkeep.decide.lifecycle import Amount
@@ -76,7 +76,9 @@ async def show(call: ThisCall, instance_id: InstanceId) -> InstanceReply:
     async with call.context.store.read() as tx:
         scene = await look(tx, call, instance_id)
         configuration = await tx.configuration(scene.instance.configuration_id or "")
-    return InstanceReply(instance=views.detail(scene.instance, scene.replica_ids, call, configuration=configuration))
+    view = views.detail(scene.instance, scene.replica_ids, call, configuration=configuration)
+    elsewhere = views.standbys(scene.instance, scene.members, call)
+    return InstanceReply(instance=view.model_copy(update={"replication": elsewhere}))
 
 
 async def _page(call: Call, limit: int | None, marker: str | None, clustered: bool, *, detailed: bool) -> InstanceList:
@@ -167,8 +169,11 @@ async def _create_primary(call: Call, order: InstanceOrder) -> InstanceReply:
         limit = settings.restore_limit_seconds if backup else None
         rows: list[Group | Instance] = [group, instance]
         await record(tx, call, Kind.CREATE_INSTANCE, args, about=instance, rows=rows, now=now, limit=limit)
+        standbys = await replication.add(tx, call, instance, order.replication, (), now)
     await poke(call.context, group.id)
-    return InstanceReply(instance=views.detail(instance, (), call, configuration=configuration, password=password))
+    view = views.detail(instance, (), call, configuration=configuration, password=password)
+    elsewhere = views.standbys(instance, standbys, call)
+    return InstanceReply(instance=view.model_copy(update={"replication": elsewhere}))
 
 
 async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> InstanceReply:
@@ -187,48 +192,12 @@ async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> 
                 lifecycle.may_place(source.version, source.volume_gb, await tx.hosts()),
             )
         )
-        replicas = tuple(_replica_of(source, name, scene.now) for name in lifecycle.names_of(order.name, count))
+        replicas = tuple(replica_of(source, name, scene.now) for name in lifecycle.names_of(order.name, count))
         args = {"instances": [one.id for one in replicas], "primary": source.id}
         await record(tx, call, Kind.ADD_REPLICAS, args, about=source, rows=replicas, now=scene.now)
         configuration = await tx.configuration(source.configuration_id or "")
     await poke(call.context, scene.group.id)
     return InstanceReply(instance=views.detail(replicas[-1], (), call, configuration=configuration))
-
-
-def _replica_of(source: Instance, name: str, now: float) -> Instance:
-    return Instance(
-        id=str(uuid4()),
-        group_id=source.group_id,
-        project_id=source.project_id,
-        name=name,
-        role=Role.REPLICA,
-        status=Status.BUILD,
-        flavor_id=source.flavor_id,
-        volume_gb=source.volume_gb,
-        version=source.version,
-        created=now,
-        updated=now,
-        replica_of=source.id,
-        configuration_id=source.configuration_id,
-        parameters=source.parameters,
-        proven=source.proven,
-    )
-
-
-async def quota_allows(tx: Transaction, call: Call, more: Amount) -> lifecycle.Allowed | lifecycle.Refusal:
-    settings = call.context.settings
-    quota = Amount(settings.max_instances, settings.max_ram_mb, settings.max_volume_gb)
-    return lifecycle.within_quota(used(settings, await tx.instances(project_id=call.project_id)), more, quota)
-
-
-def used(settings: ApiSettings, instances: Sequence[Instance]) -> Amount:
-    """What instances add up to."""
-    ram = {flavor.id: flavor.ram_mb for flavor in settings.flavors}
-    return Amount(
-        len(instances),
-        sum(ram.get(one.flavor_id, 0) for one in instances),
-        sum(one.volume_gb for one in instances),
-    )
 
 
 # --- Changing -----------------------------------------------------------------------------------------------------
@@ -250,6 +219,8 @@ async def update(call: ThisCall, instance_id: InstanceId, body: UpdateInstance) 
             await _detach(tx, call, scene)
         if "configuration" in change.asked:
             await configurations.attach(tx, call, scene, configuration)
+        if "replication" in change.asked:
+            await replication.change(tx, call, scene, change.replication)
         if change.datastore_version is not None:
             await _upgrade(tx, call, scene, change.datastore_version)
     await poke(call.context, scene.group.id)

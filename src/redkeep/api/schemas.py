@@ -128,6 +128,14 @@ class RestorePoint(_Strict):
     backupRef: str = Field(min_length=1, max_length=255, description="The id of a backup")  # noqa: N815
 
 
+class ReplicationOrder(_Strict):
+    """Redkeep's own: at which other sites of the backend a replica stands by, for the failover of the whole site."""
+
+    sites: Literal["all"] | list[Annotated[str, StringConstraints(min_length=1, max_length=255)]] = Field(
+        description="`all`, or the `backend_id` of each; `default` is the site that the backend belongs to"
+    )
+
+
 class InstanceOrder(BaseModel):
     """Unknown keys are ignored, as upstream; those that would change what is built are refused (501)."""
 
@@ -144,6 +152,7 @@ class InstanceOrder(BaseModel):
         Durability.ASYNC,
         description="Redkeep's own: what the group promises of acknowledged writes when its primary is lost",
     )
+    replication: ReplicationOrder | None = None
     nics: list[Nic] = Field(default=[], max_length=1)
     access: AccessOrder | None = None
     configuration: Uuid | None = Field(None, description="A configuration group; replicas have that of their source")
@@ -162,6 +171,8 @@ class InstanceOrder(BaseModel):
             raise ValueError("replica_count needs replica_of")
         if self.restorePoint and self.source_id:
             raise ValueError("restorePoint and replica_of exclude each other: a replica has the data of its source")
+        if self.replication and self.source_id:
+            raise ValueError("replication belongs to the source, not to a replica")
         return self
 
 
@@ -182,6 +193,9 @@ class InstanceChange(_Strict):
     )
     datastore_version: str | None = Field(
         None, description="Name or id: the source and its replicas are restarted one after the other with this version"
+    )
+    replication: ReplicationOrder | None = Field(
+        None, description="At these sites, and at no others, a replica of it stands by; null: at none"
     )
     access: Any = None
 
@@ -371,6 +385,15 @@ class ConfigurationReference(BaseModel):
     links: list[Link]
 
 
+class StandbyView(BaseModel):
+    site: str = Field(description="As `replication_device` names it; `default` is where the backend belongs")
+    replica: Reference
+
+
+class ReplicationView(BaseModel):
+    sites: list[StandbyView]
+
+
 class InstanceView(BaseModel):
     id: str
     name: str
@@ -386,6 +409,8 @@ class InstanceView(BaseModel):
     addresses: list[AddressView] | Absent = None
     replica_of: Reference | Absent = None
     replicas: list[Reference] | Absent = None
+    site: str | Absent = Field(default=None, description="Where it is, when the backend has several sites")
+    replication: ReplicationView | Absent = Field(default=None, description="Its replicas at other sites")
     configuration: ConfigurationReference | Absent = None
     cluster_id: str | Absent = Field(default=None, description="Of a member of a cluster")
     shard: str | Absent = Field(default=None, description="Of a member of a cluster: where in it")

@@ -10,6 +10,7 @@ from typing import Literal
 
 from redkeep.model.instance import Flavor
 from redkeep.model.operation import Kind
+from redkeep.model.site import Backend
 
 FLAVORS = (
     Flavor("1", "redis.128m", 128),
@@ -101,6 +102,8 @@ class ApiSettings:
     """For how long an answer waits for the hint to the managers, which find the work without it too."""
     backend: str = "redis"
     """The backend that the instances are of, as in `managers@redis`."""
+    sites: Backend = field(default_factory=Backend)
+    """The same with its sites: where replicas can be ordered."""
     service_down_seconds: float = 60.0
     """Without a sign of life for this long a manager's service is down."""
     site_failover_limit_seconds: float = 3600.0

@@ -20,6 +20,8 @@ from redkeep.api.schemas import (
     Link,
     ParameterView,
     Reference,
+    ReplicationView,
+    StandbyView,
     VolumeView,
 )
 from redkeep.decide.parameters import Parameter, Type, name_in, offered, shown_status
@@ -89,6 +91,7 @@ def summary(instance: Instance, replica_ids: Sequence[str], call: Call) -> Insta
         addresses=[AddressView(address=address.host)] if address else None,
         replica_of=_reference(instance.replica_of, call) if instance.replica_of else None,
         replicas=[_reference(one, call) for one in replica_ids] or None,
+        site=instance.site if call.context.settings.sites.targets and instance.site else None,
         cluster_id=instance.group_id if instance.shard is not None else None,
         shard=instance.shard,
         tenant_id=instance.project_id if call.caller.is_admin else None,
@@ -117,6 +120,17 @@ def detail(
             "password": password,
         }
     )
+
+
+def standbys(instance: Instance, members: Iterable[Instance], call: Call) -> ReplicationView | None:
+    """Replicas at other sites than the instance's."""
+    names = call.context.settings.sites.names
+    found = [
+        StandbyView(site=names.get(one.site, one.site), replica=_reference(one.id, call))
+        for one in members
+        if one.replica_of == instance.id and one.site not in ("", instance.site)
+    ]
+    return ReplicationView(sites=found) if found else None
 
 
 def _reference(instance_id: str, call: Call) -> Reference:

@@ -73,6 +73,12 @@ class Backend:
         return next((one.site for one in self.targets if one.backend_id == target), None)
 
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Targets by the label of their hosts."""
+        return {self.site: FAILBACK} | {one.site: one.backend_id for one in self.targets}
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
     """An instance, as far as a driver needs to know it to fail it over. Cinder's word: it is what a backend keeps."""

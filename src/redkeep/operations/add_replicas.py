@@ -83,6 +83,8 @@ async def _require_room(run: Run) -> None:
     """The primary can save what it holds: persistence must never fail while it has replicas. Raises Refused."""
     primary = run.primary
     facts = (await run.look([primary])).get(primary.id)
+    if primary.status is Status.ERROR and (facts is None or not facts.alive):
+        raise Refused(f"{primary.name}, of which they were to be replicas, does not serve", kind="busy")
     async with run.tools.store.read() as tx:
         free = next((host.disk_free_bytes for host in await tx.hosts() if host.id == primary.host_id), None)
     if facts is not None and free is not None and facts.memory_used > free:

@@ -27,6 +27,7 @@ async def run(config: Config) -> None:
                 agents=BusAgents(bus),
                 bus=bus,
                 flavors=config.manager.flavors,
+                backend=config.backend,
                 word_seconds=config.manager.word_seconds,
                 roll_patience=config.manager.roll_patience,
             )
