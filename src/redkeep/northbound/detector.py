@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from redkeep.errors import OutcomeUnknown, Unavailable
 from redkeep.model.slots import SLOTS, ClusterView, Member, parse_nodes, slot_of
 from redkeep.model.topology import Address
 from redkeep.northbound.client import Client
+from redkeep.northbound.connecting import connect
+from redkeep.northbound.link import Pause
 from redkeep.northbound.nodes import Node
 from redkeep.northbound.places import SPACE
 from redkeep.northbound.scripts import ANNOUNCE, LEAD
@@ -94,6 +97,7 @@ class Detector:
 
     async def run(self) -> None:
         """Until cancelled."""
+        self._client.on_trouble = lambda _: self.look_now()  # its own eyes count, too
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hear_hints())
             loop = asyncio.get_running_loop()
@@ -207,6 +211,30 @@ class Detector:
                     log.info("hearing hints: %s", error)
                 self.look_now()
             await asyncio.sleep(ALERT)
+
+
+async def keep_detecting(
+    seeds: Iterable[Address | str],
+    *,
+    name: str,
+    username: str | None = None,
+    password: str | None = None,
+    period: float = PERIOD,
+) -> None:
+    """A detector of these servers for a service that goes on without them: until cancelled, whatever happens to them.
+
+    Several that are given different names agree on one that leads.
+    """
+    seeds = list(seeds)
+    pause = Pause(first=0.1, longest=2.0)
+    while True:
+        try:
+            async with await connect(seeds, username=username, password=password, name=f"detector:{name}") as client:
+                pause.reset()
+                await Detector(client, name=name, period=period).run()
+        except (Unavailable, OutcomeUnknown, ServerError) as error:
+            log.info("the northbound is not looked at: %s", error)
+        await pause.sleep()
 
 
 async def _run_of(node: Node) -> tuple[str, str, str] | None:

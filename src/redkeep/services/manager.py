@@ -8,7 +8,7 @@ from redkeep.manager.membership import Membership
 from redkeep.manager.service import Manager
 from redkeep.operations.context import Tools
 from redkeep.orders import BusAgents
-from redkeep.services import on_stop, open_bus
+from redkeep.services import detecting, on_stop, open_bus
 from redkeep.store.sql import open_store
 from redkeep.vault import Vault
 
@@ -35,6 +35,7 @@ async def run(config: Config) -> None:
             membership = Membership(config.manager, store, bus, tools.agents, driver)
             manager = Manager(config.manager, tools, membership)
             on_stop(manager.stop)
-            await manager.run()
+            async with detecting(config, vault, config.manager.name):
+                await manager.run()
         finally:
             await store.close()
