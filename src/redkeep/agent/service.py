@@ -13,7 +13,7 @@ from functools import partial
 import psutil
 from pydantic import ValidationError
 
-from redkeep.agent import neighbours
+from redkeep.agent import diverged, neighbours, sampling
 from redkeep.agent import record as records
 from redkeep.agent.copies import Copies
 from redkeep.agent.directories import clear, directory_bytes
@@ -39,6 +39,7 @@ from redkeep.model.orders import (
     Promote,
     ReleaseWrites,
     RestoreCopy,
+    SampleKeys,
     TakeCopy,
     target,
 )
@@ -143,6 +144,10 @@ class Agent:
         async with server.lock:
             try:
                 self._accept(server, order)
+                if isinstance(order, SampleKeys):
+                    return replace(await server.look(), sample=await sampling.sample(server, order))
+                password = self._vault.unseal(server.record.spec.secrets.admin)
+                kept = await diverged.keep(server, order, self._settings.directory, password)
                 await self._apply(server, order)
             except (Refused, StaleEpoch):
                 if is_new:
@@ -152,7 +157,8 @@ class Agent:
                 return await neighbours.fence(order, self._vault.unseal(server.record.spec.secrets.admin))
             if isinstance(order, HoldWrites | Promote | Follow):
                 return server.facts  # seen in the trip that executed it
-            return await server.look()
+            facts = await server.look()
+            return replace(facts, kept=kept) if kept else facts
 
     async def _copy(self, order: CopyOrder) -> ServerFacts:
         """The lock is held for as long as it takes to begin: no other order waits for a copy."""

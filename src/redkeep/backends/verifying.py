@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from redkeep.decide.promotion import unfitness
 from redkeep.decide.topology import members
 from redkeep.errors import RedkeepError
 from redkeep.model.facts import ServerFacts
-from redkeep.model.instance import Instance
+from redkeep.model.instance import Group, Instance
+from redkeep.model.orders import SampleKeys
 from redkeep.ports import BackendContext
 
 PARALLEL = 16
@@ -17,6 +18,8 @@ PATIENCE = 5.0
 """Seconds within which a replica must have applied what its primary had at the first look."""
 POLL = 0.05
 LOOK_LIMIT = 2.0
+SAMPLE = 20
+"""Keys that are compared of each group."""
 
 
 async def out_of_step(context: BackendContext, groups: Sequence[str], site: str) -> list[str]:
@@ -40,8 +43,35 @@ async def _look(context: BackendContext, group_id: str, site: str) -> str | None
     there = [one for one in members(found.instances) if one.site == site]
     if primary is None or primary.site == site or not there:
         return None
-    reasons = [await in_step(context, primary, one) for one in there]
+    reasons = [await _compare(context, found.group, primary, one) for one in there]
     return None if None in reasons else f"{primary.name}: {reasons[0]}"
+
+
+async def _compare(context: BackendContext, group: Group, primary: Instance, replica: Instance) -> str | None:
+    """In step, and the same values under some keys. Those that change meanwhile say nothing."""
+    try:
+        before = await _sample(context, group, primary, ())
+        if reason := await in_step(context, primary, replica):
+            return reason
+        keys = tuple(before)
+        there = await _sample(context, group, replica, keys)
+        after = await _sample(context, group, primary, keys)
+    except RedkeepError as error:
+        return f"{replica.name} cannot be compared: {error}"
+    return differing(replica.name, before, there, after)
+
+
+def differing(name: str, before: Mapping[str, str], there: Mapping[str, str], after: Mapping[str, str]) -> str | None:
+    """Of keys whose value was the same before and after the replica's was looked at."""
+    wrong = [key for key, value in before.items() if after.get(key) == value and there.get(key) != value]
+    if not wrong:
+        return None
+    return f"{name} has other values under {len(wrong)} of {len(before)} keys, 0x{wrong[0][:64]} among them"
+
+
+async def _sample(context: BackendContext, group: Group, one: Instance, keys: tuple[str, ...]) -> dict[str, str]:
+    order = SampleKeys(one.id, group.id, group.epoch, keys, SAMPLE)
+    return dict((await context.agents.tell(one.host_id or "", order, timeout=LOOK_LIMIT)).sample)
 
 
 async def in_step(context: BackendContext, primary: Instance, replica: Instance) -> str | None:

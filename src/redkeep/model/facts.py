@@ -126,6 +126,10 @@ class ServerFacts:
     """For people: why it is hung, with what status it exited."""
     transfer: Transfer | None = None
     """The last copy of its data that its agent was told to take, or to put in place, since that started."""
+    sample: tuple[tuple[str, str], ...] = ()
+    """Keys, in hexadecimal, and digests of their values: what `SampleKeys` asked for."""
+    kept: str = ""
+    """In words where that is kept which only it had, when this order has made it follow another site."""
     cluster: ClusterFacts | None = None
     """Of a member of a cluster; what it last said when it says nothing now."""
 

@@ -201,6 +201,19 @@ class DropCopy:
     kind: Literal["drop_copy"] = "drop_copy"
 
 
+@dataclass(frozen=True, slots=True)
+class SampleKeys:
+    """Nothing changes. The answer has digests of these keys in `ServerFacts.sample`; of some at random, without any."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    keys: tuple[str, ...] = ()
+    """In hexadecimal: a key may be any bytes."""
+    count: int = 20
+    kind: Literal["sample_keys"] = "sample_keys"
+
+
 CopyOrder = TakeCopy | RestoreCopy | DropCopy
 """What changes no server, and need not find one."""
 
@@ -216,6 +229,7 @@ Order = (
     | AwaitReplicas
     | Configure
     | EnsureRemoved
+    | SampleKeys
     | CopyOrder
     | ClusterOrder
 )

@@ -11,6 +11,9 @@ from redkeep.model.instance import Instance
 from redkeep.model.orders import Brief, EnsureRunning, Promote
 from redkeep.operations.context import Run
 
+KEEP_LIMIT = 30.0
+"""Seconds for a start, and for saving what one that comes back from another site is about to lose."""
+
 
 async def run(run: Run) -> None:
     astray = [one for name in run.arg("instances") if (one := run.find(name)) and one.address]
@@ -42,8 +45,12 @@ async def _note_divergence(run: Run, instance: Instance) -> None:
 async def _realign(run: Run, instance: Instance) -> None:
     assigned = run.assignment(instance, run.topology(run.group.rightful_primary_id))
     if assigned.primary is not None:
-        await _note_divergence(run, instance)
-        await run.tell(instance, EnsureRunning(run.spec(instance), assigned))
+        if instance.site == run.primary.site:
+            await _note_divergence(run, instance)
+        seen = await run.tell(instance, EnsureRunning(run.spec(instance), assigned), timeout=KEEP_LIMIT)
+        if seen.kept:
+            text = f"{instance.name} comes back from another site; on {instance.host_id}, {seen.kept}"
+            await run.note(text, instance.id)
         await run.tell(instance, Brief(assigned))
         return
     facts = (await run.look([instance])).get(instance.id)
