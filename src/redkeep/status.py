@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from io import StringIO
 from typing import Any
 
@@ -22,6 +22,7 @@ class Report:
 
     members: list[dict[str, Any]]
     operations: list[str]
+    backends: list[str] = field(default_factory=list)
 
     @property
     def well(self) -> bool:
@@ -45,9 +46,10 @@ async def fetch(config: Config) -> Report:
 def render(report: Report, *, as_json: bool = False) -> str:
     """A table for people, or JSON."""
     if as_json:
-        return json.dumps({"members": report.members, "operations": report.operations}, indent=2)
+        return json.dumps(asdict(report), indent=2)
+    backends = "\n".join(report.backends)
     if not report.members:
-        return "There is no instance yet: openstack database instance create --help"
+        return f"There is no instance yet: openstack database instance create --help\n{backends}".rstrip()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("NAME", "ROLE", "ADDRESS", "REDIS", "STATUS", "LAG", "KEYS", "MEMORY", "HOST", "HEALTH"):
         table.add_column(name, justify="right" if name in ("LAG", "KEYS", "MEMORY") else "left")
@@ -67,6 +69,8 @@ def render(report: Report, *, as_json: bool = False) -> str:
         )
     screen = Console(file=StringIO(), width=160)
     screen.print(table)
+    for text in report.backends:
+        screen.print(text, soft_wrap=True)
     for text in report.operations:
         screen.print(f"at work: {text}")
     assert isinstance(screen.file, StringIO)  # noqa: S101 (for the type checker)

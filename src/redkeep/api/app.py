@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Depends, FastAPI, Response
@@ -32,35 +30,16 @@ from redkeep.api import (
     versions,
 )
 from redkeep.api.auth import Gate
+from redkeep.api.blockstorage.microversions import Negotiation
+from redkeep.api.blockstorage.routes import ROUTES as BLOCK_STORAGE
 from redkeep.api.call import Context, Guarded, Open
 from redkeep.api.cluster_strategy import METHODS
 from redkeep.api.envelope import BodyLimit, Envelope
+from redkeep.api.route import ANYBODY, CHANGE, Route
 from redkeep.api.settings import ApiSettings
 from redkeep.ports import Bus, Store
 from redkeep.strategies import load_class
 from redkeep.vault import Vault
-
-READ = (400, 401, 403, 404, 500, 503)
-CHANGE = (*READ, 409, 413, 415, 422, 501)
-ANYBODY = (500, 503)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One line of the table."""
-
-    method: str
-    """One of them, or several with spaces between."""
-    path: str
-    handler: Callable[..., Coroutine[Any, Any, Any]]
-    faults: tuple[int, ...] = READ
-    status: int = 200
-    has_body: bool = True
-    """Its answer has one."""
-    guarded: bool = True
-    """It needs credentials."""
-    documented: bool = True
-
 
 ANY_METHOD = "GET POST PUT PATCH DELETE"
 PROJECT = "/v1.0/{project}"
@@ -70,7 +49,7 @@ DATASTORE = PROJECT + "/datastores/{datastore}"
 CONFIGURATION = PROJECT + "/configurations/{configuration_id}"
 
 ROUTES = (
-    Route("GET", "/", versions.index, ANYBODY, guarded=False),
+    Route("GET", "/", versions.index, ANYBODY, 300, guarded=False),
     Route("GET", "/v1.0", versions.show, ANYBODY, guarded=False),
     Route("GET", "/healthz", versions.health, ANYBODY, guarded=False),
     Route("GET", "/identity", identity.index, ANYBODY, 300, guarded=False),
@@ -167,6 +146,7 @@ def create_app(settings: ApiSettings, store: Store, bus: Bus, vault: Vault) -> F
         redirect_slashes=False,
         middleware=[
             Middleware(Envelope),
+            Middleware(Negotiation),
             Middleware(faults.LastResort),
             Middleware(BodyLimit, most_bytes=settings.max_body_bytes),
         ],
@@ -174,25 +154,27 @@ def create_app(settings: ApiSettings, store: Store, bus: Bus, vault: Vault) -> F
     strategy = load_class(settings.cluster_strategy, needs=METHODS)()
     app.state.context = Context(settings, store, bus, vault, gate, strategy)
     faults.install(app)
-    for route in ROUTES:
+    for route in (*BLOCK_STORAGE, *ROUTES):
         _add(app, route)
     return app
 
 
 def _add(app: FastAPI, route: Route) -> None:
-    """The security dependencies only document: `Guarded` has looked already."""
-    tag = route.handler.__module__.rpartition(".")[2]
+    """The security dependencies only document: the route's class has looked already."""
+    tag = route.tag or route.handler.__module__.rpartition(".")[2]
     app.router.add_api_route(
         route.path,
         route.handler,
         methods=route.method.split(),
         status_code=route.status,
-        responses=faults.documented(route.faults),
+        responses=faults.documented(route.faults, route.path),
         response_model_exclude_none=True,
         include_in_schema=route.documented,
         tags=[tag],
-        operation_id=f"{route.method.lower()}_{tag}_{route.handler.__name__}",
+        operation_id=f"{route.method.lower()}_{tag.replace(' ', '_')}_{route.handler.__name__}",
+        name=route.name,
+        openapi_extra=route.extra or None,
         dependencies=[Depends(_BASIC), Depends(_TOKEN)] if route.guarded else [],
-        route_class_override=Guarded if route.guarded else Open,
+        route_class_override=route.route_class or (Guarded if route.guarded else Open),
         response_class=Default(JSONResponse) if route.has_body else Response,
     )

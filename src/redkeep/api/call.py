@@ -112,10 +112,15 @@ def require_json(request: Request) -> None:
 
     One without a type is refused too: a browser can be made to send that from a foreign page, with credentials.
     """
+    if not is_json(request):
+        raise HTTPException(415, "The body must be of Content-Type application/json.")
+
+
+def is_json(request: Request) -> bool:
+    """Its body is one of JSON, or it has none."""
     headers = request.headers
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    if request.method in _WITH_BODY and has_body and not _JSON.fullmatch(headers.get("content-type", "")):
-        raise HTTPException(415, "The body must be of Content-Type application/json.")
+    return request.method not in _WITH_BODY or not has_body or bool(_JSON.fullmatch(headers.get("content-type", "")))
 
 
 def accepted() -> Response:

@@ -26,7 +26,9 @@ class Envelope:
                 MutableHeaders(scope=message)["x-openstack-request-id"] = request_id
             await send(message)
 
-        path = scope["path"].rstrip("/") or "/"
+        path = scope["path"]
+        if not path.startswith("/v3/"):  # there a slash at the end means something else: nothing, or the versions
+            path = path.rstrip("/") or "/"
         await self._app({**scope, "path": path, "request_id": request_id}, receive, stamp)
 
 

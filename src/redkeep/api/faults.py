@@ -39,6 +39,15 @@ NAMES: Mapping[int, str] = {
     503: "serviceUnavailable",
 }
 
+OF_BLOCK_STORAGE: Mapping[int, str] = {**NAMES, 406: "computeFault", 409: "conflictingRequest", 500: "computeFault"}
+"""What the block storage API calls some of them."""
+
+
+def names_at(path: str) -> Mapping[int, str]:
+    """The names of the API that is spoken at a path."""
+    return OF_BLOCK_STORAGE if path == "/v3" or path.startswith("/v3/") else NAMES
+
+
 BY_KIND: Mapping[str, int] = {
     "invalid": 400,
     "unauthorized": 401,
@@ -70,16 +79,25 @@ def _schema(code: int, name: str) -> dict[str, Any]:
     return {"type": "object", "required": [name], "properties": {name: detail}, "additionalProperties": False}
 
 
-SCHEMAS: Mapping[str, dict[str, Any]] = {f"{name}Fault": _schema(code, name) for code, name in NAMES.items()}
+def _schema_name(code: int, name: str) -> str:
+    return f"{name}{code}Fault" if name == "computeFault" else f"{name}Fault"
+
+
+SCHEMAS: Mapping[str, dict[str, Any]] = {
+    _schema_name(code, name): _schema(code, name) for code, name in (*NAMES.items(), *OF_BLOCK_STORAGE.items())
+}
 """By name, for the components of the OpenAPI document."""
 
 
-def documented(codes: Iterable[int]) -> dict[int | str, dict[str, Any]]:
+def documented(codes: Iterable[int], path: str) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route, for the OpenAPI document."""
+    names = names_at(path)
     return {
         code: {
             "description": HTTPStatus(code).phrase,
-            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{NAMES[code]}Fault"}}},
+            "content": {
+                "application/json": {"schema": {"$ref": f"#/components/schemas/{_schema_name(code, names[code])}"}}
+            },
         }
         for code in sorted(codes)
     }
@@ -98,9 +116,9 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def fault(code: int, message: str) -> JSONResponse:
-    """An error as an answer."""
-    body = {NAMES[code]: {"code": code, "message": message}}
+def fault(code: int, message: str, path: str = "") -> JSONResponse:
+    """An error as an answer to a request for this path."""
+    body = {names_at(path)[code]: {"code": code, "message": message}}
     return JSONResponse(body, status_code=code, headers=CHALLENGE if code == 401 else None)
 
 
@@ -133,24 +151,24 @@ def _reason(kind: str, location: tuple[int | str, ...], message: str) -> str:
     return f"{field or 'the body'}: {message}"
 
 
-async def _on_purpose(_: Request, error: Exception) -> JSONResponse:
+async def _on_purpose(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RedkeepError)  # noqa: S101 (for the type checker: registered for this class alone)
     if status_of(error) >= 500 and not isinstance(error, Refused):
         log.warning("answered %s: %s", status_of(error), error)
-    return fault(status_of(error), message_of(error))
+    return fault(status_of(error), message_of(error), request.url.path)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return fault(400, reasons_of(error))
+    return fault(400, reasons_of(error), request.url.path)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses. A wrong method is 404, as upstream: the clients know nothing of 405 here."""
     assert isinstance(error, HTTPException)  # noqa: S101
     if error.status_code in (404, 405):
-        return fault(404, f"There is nothing at {request.method} {request.url.path[:200]}")
-    return fault(error.status_code if error.status_code in NAMES else 400, str(error.detail))
+        return fault(404, f"There is nothing at {request.method} {request.url.path[:200]}", request.url.path)
+    return fault(error.status_code if error.status_code in NAMES else 400, str(error.detail), request.url.path)
 
 
 class LastResort:
@@ -173,7 +191,8 @@ class LastResort:
             if scope["type"] != "http" or started:
                 raise
             log.exception("%s: %s %r failed", scope.get("request_id"), scope["method"], scope["path"])
-            await fault(500, "Something went wrong here; the log of the API says what.")(scope, receive, send)
+            text = "Something went wrong here; the log of the API says what."
+            await fault(500, text, scope["path"])(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated
 from fastapi import Query
 from pydantic import BaseModel
 
+from redkeep.api.blockstorage.finding import all_teams
+from redkeep.api.blockstorage.views import sentence
 from redkeep.api.call import ThisCall
 from redkeep.decide.parameters import shown_status
 from redkeep.decide.promotion import lag_bytes
@@ -53,6 +55,8 @@ class StatusReport(BaseModel):
     members: list[Member]
     operations: list[str]
     """What is being worked on."""
+    backends: list[str] = []
+    """For the administrator: where each backend is active, and how many of its managers have followed there."""
 
 
 async def index(
@@ -64,11 +68,13 @@ async def index(
         instances = await tx.instances(project_id=project)
         groups = {group.id: group for group in await tx.groups()}
         operations = await tx.open_operations()
+        found = await all_teams(tx, call.context.settings) if call.caller.is_admin else []
     facts = await _look(call.context.bus, instances)
     ours = {one.group_id for one in instances}
     return StatusReport(
         members=[member(one, groups[one.group_id], facts) for one in _in_order(instances, groups)],
         operations=[_at_work(one) for one in operations if one.group_id in ours],
+        backends=[sentence(team) for team in found if team.services],
     )
 
 

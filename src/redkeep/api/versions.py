@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from fastapi import Request
+from fastapi.responses import JSONResponse
 
+from redkeep.api.blockstorage import versions as block_storage
 from redkeep.api.call import base_url_of, context_of
-from redkeep.api.schemas import ApiVersion, ApiVersionList, ApiVersionReply, Health, Link
+from redkeep.api.schemas import ApiVersion, ApiVersionReply, Health, Link
 
 
-async def index(request: Request) -> ApiVersionList:
-    """All versions that are spoken here."""
-    return ApiVersionList(versions=[_v1(request)])
+async def index(request: Request) -> JSONResponse:
+    """All versions of all APIs that are spoken here; 300, since there are several. The block storage API's first, as
+    its clients want it."""
+    # They also want `version` and `min_version` from every entry; that of the database API has no microversions.
+    database = {**_v1(request).model_dump(), "version": "", "min_version": ""}
+    return JSONResponse({"versions": [block_storage.document(request), database]}, status_code=300)
 
 
 async def show(request: Request) -> ApiVersionReply:
