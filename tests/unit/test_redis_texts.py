@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from redkeep.model.facts import Follower, ServerSpec
 from redkeep.model.instance import RedisUser, Secrets
 from redkeep.model.topology import Address, Role
-from redkeep.redis import conf, info
+from redkeep.redis import cluster, conf, info
 from redkeep.vault import digest
 
 passwords = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=20, max_size=43).map(
@@ -180,3 +181,42 @@ def test_keys_are_counted_over_all_databases(databases: dict[int, int]) -> None:
     said: dict[str, Any] = {f"db{at}": {"keys": count, "expires": 0} for at, count in databases.items()}
 
     assert info.keys(said | {"db_size_hint": 7}) == sum(databases.values())
+
+
+# --- Members of a cluster
+
+MEMBER_INFO = "cluster_state:ok\r\ncluster_current_epoch:9\r\ncluster_my_epoch:3\r\n"
+MEMBER_NODES = """\
+aa 10.0.0.1:1@10001,host-a myself,master - 0 0 3 connected 0-99 [5->-bb] [7-<-cc]
+bb 10.0.0.1:2@10002 master,fail? - 0 0 7 connected 102-16383
+dd :0@0 slave,fail,noaddr bb 0 0 7 disconnected
+ee 10.0.0.1:5@10005 handshake - 0 0 0 connected
+"""
+
+
+def test_a_member_tells_who_it_is_what_is_open_and_whom_it_does_not_know_yet() -> None:
+    found = cluster.facts(MEMBER_INFO, MEMBER_NODES, Address("10.0.0.1", 1))
+
+    assert (found.node_id, found.state_ok, found.epoch, found.my_epoch) == ("aa", True, 9, 3)
+    assert (found.ranges, found.primary_id) == (((0, 99),), None)
+    assert (found.migrating, found.importing) == (((5, "bb"),), ((7, "cc"),))
+    assert (found.nameless, found.shaking) == (("dd",), 1)
+
+
+@pytest.mark.parametrize(("said", "nodes"), [("", MEMBER_NODES), (MEMBER_INFO, "")])
+def test_what_no_member_says_is_refused(said: str, nodes: str) -> None:
+    with pytest.raises(ValueError, match="not the words of a member"):
+        cluster.facts(said, nodes, Address("10.0.0.1", 1))
+
+
+@given(specs, passwords)
+def test_a_member_of_a_cluster_takes_its_role_from_the_cluster(spec: ServerSpec, password: str) -> None:
+    said = directives(rendered(replace(spec, cluster=True), conf.Tuning(), password, password))
+    alone = directives(rendered(spec, conf.Tuning(), password, password))
+
+    assert said["cluster-enabled"] == ["yes"]
+    assert "replicaof" not in said
+    assert all("+cluster|slots" in rules for rules in said["user"] if "-@admin" in rules)
+    assert any("+restore-asking" in rules for rules in said["user"])
+    assert not any(name.startswith("cluster") for name in alone)
+    assert not any("cluster" in rules or "restore" in rules for rules in alone["user"])

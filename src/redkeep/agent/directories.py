@@ -11,17 +11,26 @@ from pathlib import Path
 from redkeep.agent.process import end_servers_in
 from redkeep.errors import Refused
 from redkeep.model.facts import ServerSpec
+from redkeep.model.topology import Address
+
+BUS = 10000
+"""What Redis adds to a member's port for the bus of its cluster."""
 
 
 def require_free_port(spec: ServerSpec) -> None:
-    """Raises Refused (`conflict`) when somebody else listens there: redis-server would exit, or worse, they answer."""
+    """Raises Refused (`conflict`) when somebody else listens there: redis-server would exit, or worse, they answer.
+
+    A member of a cluster needs the port of its bus as well.
+    """
     family = socket.AF_INET6 if ":" in spec.address.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((spec.address.host, spec.address.port))
-        except OSError as error:
-            raise Refused(f"{spec.address} cannot be listened on: {error.strerror}", kind="conflict") from None
+    for port in (spec.address.port, spec.address.port + BUS) if spec.cluster else (spec.address.port,):
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((spec.address.host, port))
+            except (OSError, OverflowError) as error:
+                where = Address(spec.address.host, port)
+                raise Refused(f"{where} cannot be listened on: {error}", kind="conflict") from None
 
 
 async def clear(directory: Path) -> None:

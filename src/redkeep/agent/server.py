@@ -14,6 +14,7 @@ from typing import Any
 
 from redkeep.agent import keepsake
 from redkeep.agent import record as records
+from redkeep.agent.clustering import ClusterMember
 from redkeep.agent.directories import clear, require_free_port
 from redkeep.agent.process import (
     Birth,
@@ -57,6 +58,7 @@ class Server:
         self.exits_in_a_row = 0
         self.settings = settings
         self.replication = Replication(self)
+        self.member = ClusterMember(self)
         self._vault = vault
         self._on_exit = on_exit
         self._watch: Watch | None = None
@@ -79,7 +81,11 @@ class Server:
 
     @property
     def is_primary_by_order(self) -> bool:
-        return self.record.assignment.role is Role.PRIMARY
+        """Never so in a cluster: there the members agree on it, and fence a minority by themselves."""
+        return self.record.assignment.role is Role.PRIMARY and not self.record.spec.cluster
+
+    def unseal(self, secret: str) -> str:
+        return self._vault.unseal(secret)
 
     @property
     def admin(self) -> Admin:
@@ -97,6 +103,8 @@ class Server:
             return self.facts
         try:
             said = await self.connection.info(*(("replication",) if briefly else ()))
+            if self.record.spec.cluster and not briefly and not info.loading(said):
+                await self.member.look()
         except NotNow:
             self.facts = self._facts_without_answer(Process.LOADING, "loading its data")
         except RedkeepError as error:
@@ -122,7 +130,7 @@ class Server:
         upstream = info.upstream(said)
         self._remember_sync(bool(upstream and upstream.link_up))
         brief = "run_id" not in said
-        if not brief and self.is_primary_by_order and upstream is None:
+        if not brief and upstream is None and (self.is_primary_by_order or self.record.spec.cluster):
             self.remember(replace(self.record, had_keys=info.keys(said) > 0))
         was_loading = self.facts.process is Process.LOADING and upstream is not None
         loading = was_loading if brief else info.loading(said)
@@ -183,7 +191,7 @@ class Server:
             finally:
                 self._expected_to_exit = False
         else:
-            if assignment.role is Role.REPLICA:
+            if assignment.role is Role.REPLICA and not spec.cluster:
                 await self.replication.apply_role()
             await self._apply_spec()
 
@@ -272,9 +280,11 @@ class Server:
         """Start again after an exit, if that is the agent's to decide."""
         assignment = self.record.assignment
         if self.running or self._expected_to_exit:
-            return
+            return None
+        if self.record.spec.cluster:
+            return await self._start_again()
         if comeback(assignment.role, assignment.group_size) is Comeback.AWAIT_WORD:
-            return
+            return None
         try:
             await self._start_again()
         except Refused:  # it did not even start: paced as if it had exited
@@ -284,6 +294,7 @@ class Server:
         if assignment.role is Role.PRIMARY:
             await self.until_loaded()
             await self.replication.promote(replace(assignment, epoch=self.record.epoch), "", -1, 0)
+        return None
 
     async def until_loaded(self) -> None:
         """Wait for as long as it loads. Raises Unavailable when it ends while doing so."""
@@ -295,7 +306,8 @@ class Server:
     @property
     def next_start(self) -> float:
         """Monotonic time before which it should not be started again by the agent alone."""
-        return self._started + restart_pause(self.exits_in_a_row)
+        soonest = self._started + restart_pause(self.exits_in_a_row)
+        return max(soonest, self.member.next_start) if self.record.spec.cluster else soonest
 
     async def watch_pulse(self) -> None:
         """Ping; kill a hung server that has replicas, so that it cannot wake up and accept writes unnoticed."""
@@ -308,7 +320,7 @@ class Server:
         verdict = pulse(
             silent_for=self.silent_for,
             stopped=stopped,
-            group_size=self.record.assignment.group_size,
+            group_size=self.member.shard_size if self.record.spec.cluster else self.record.assignment.group_size,
             patience=self.settings.patience,
         )
         if verdict is not Pulse.FINE:
@@ -363,7 +375,7 @@ class Server:
         spec = self.record.spec
         if self._watch:
             limit_address_space(self._watch.pid, spec.process_limit_bytes)
-        wanted = conf.users(spec.users, self._masters())
+        wanted = conf.users(spec.users, self._masters(), cluster=spec.cluster)
         present = {str(name) for name in (await self.connection.run(("ACL", "USERS")))[0]}
         await self.connection.run(
             ("CONFIG", "SET", "maxmemory", spec.maxmemory_bytes),
@@ -393,6 +405,8 @@ class Server:
         program = self._require_program(spec)
         require_free_port(spec)
         self.write_conf(spec)
+        if spec.cluster:
+            self.member.drop_claims_without_data()
         await self._disconnect()  # from the process before: the next order must not be the one to find out
         self._expected_to_exit = False
         password = self._vault.unseal(spec.secrets.replication)
@@ -460,6 +474,7 @@ class Server:
         lasted = time.monotonic() - self._started
         self.exits_in_a_row = self.exits_in_a_row + 1 if lasted < 30 else 1
         self._detail = how
+        self.member.ended_at = time.monotonic()
         gone = Process.LOADING if self._expected_to_exit else Process.EXITED
         self.facts = replace(self.facts, process=gone, pid=None, detail=how)
         self._on_exit(self)

@@ -22,6 +22,7 @@ from redkeep.agent.record import Record
 from redkeep.agent.server import Server
 from redkeep.agent.settings import AgentSettings
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch, Unavailable
+from redkeep.model.cluster_orders import ClusterOrder
 from redkeep.model.facts import HostReport, Process, ServerFacts
 from redkeep.model.orders import (
     AwaitReplicas,
@@ -144,6 +145,8 @@ class Agent:
         async with server.lock:
             try:
                 self._accept(server, order)
+                if isinstance(order, ClusterOrder):
+                    return await server.member.execute(order) or await server.look()
                 if isinstance(order, SampleKeys):
                     return replace(await server.look(), sample=await sampling.sample(server, order))
                 password = self._vault.unseal(server.record.spec.secrets.admin)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redkeep.agent.guest import GuestAgentStrategy
 from redkeep.decide.liveness import Patience
 from redkeep.model.instance import DEFAULT_SITE
 from redkeep.redis.conf import Tuning
@@ -37,5 +38,7 @@ class AgentSettings:
     """Seconds between two looks at the servers' pulse and at the word of the primaries."""
     patience: Patience = field(default_factory=Patience)
     tuning: Tuning = field(default_factory=Tuning)
+    guestagent_strategy: type[GuestAgentStrategy] = GuestAgentStrategy
+    """What a member of a cluster is told, and how."""
     log_bytes: int = 8 * 1024 * 1024
     """A server's log is rotated when it is larger."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -49,12 +50,12 @@ class Admin:
         await self._redis.aclose()
 
     async def ping(self) -> None:
-        async with self._border():
+        async with _border(self._address):
             await self._redis.ping()
 
     async def info(self, *sections: str) -> Mapping[str, Any]:
         """INFO; without sections, all of the default ones."""
-        async with self._border():
+        async with _border(self._address):
             if len(sections) <= 1:
                 return dict(await self._redis.info(*sections))
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -64,31 +65,73 @@ class Admin:
 
     async def run(self, *commands: Command) -> list[Any]:
         """Several commands in one round trip; raises for the first that the server refused, all having been sent."""
-        async with self._border(), self._redis.pipeline(transaction=False) as pipe:
+        async with _border(self._address), self._redis.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
             return list(await pipe.execute())
 
-    @asynccontextmanager
-    async def _border(self) -> AsyncIterator[None]:
+
+class Pipe:
+    """A connection of its own to a server, for keys and values: any bytes, many commands in one trip."""
+
+    def __init__(self, address: Address, password: str, *, timeout: float = 10.0) -> None:
+        self._address = address
+        self._connection = Connection(
+            host=address.host,
+            port=address.port,
+            username=ADMIN,
+            password=password,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            client_name="redkeep-agent-pipe",
+        )
+
+    async def __aenter__(self) -> Self:
+        async with _border(self._address):
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(RedisError, OSError):
+            await self._connection.disconnect()
+
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies in order; what the server refused is there as its words, a ResponseError. Raises Unavailable or
+        OutcomeUnknown when the connection is lost on the way."""
+        if not commands:
+            return []
+        async with _border(self._address):
+            await self._connection.send_packed_command(self._connection.pack_commands(commands))
+            return [await self._reply() for _ in commands]
+
+    async def _reply(self) -> Any:
         try:
-            yield
-        except BusyLoadingError as error:
-            raise NotNow(f"the server on {self._address} is still loading its data") from error
-        except AuthenticationError as error:
-            raise Refused(
-                f"the server on {self._address} is not one of this installation's", kind="conflict"
-            ) from error
-        except RedisTimeoutError as error:
-            raise OutcomeUnknown(f"the server on {self._address} did not answer in time") from error
-        except RedisConnectionError as error:
-            if "connecting to" in str(error):  # redis-py's words for a connection that never came about
-                raise Unavailable(f"the server on {self._address} cannot be reached: {error}") from error
-            raise OutcomeUnknown(f"the connection to {self._address} was lost: {error}") from error
+            return await self._connection.read_response(disable_decoding=True)
         except ResponseError as error:
-            raise Refused(f"the server on {self._address} said: {error}", kind="conflict") from error
-        except RedisError as error:
-            raise OutcomeUnknown(f"the server on {self._address}: {error}") from error
+            return error
+
+
+@asynccontextmanager
+async def _border(address: Address) -> AsyncIterator[None]:
+    """The errors of redis-py, as ours."""
+    try:
+        yield
+    except BusyLoadingError as error:
+        raise NotNow(f"the server on {address} is still loading its data") from error
+    except AuthenticationError as error:
+        raise Refused(f"the server on {address} is not one of this installation's", kind="conflict") from error
+    except RedisTimeoutError as error:
+        raise OutcomeUnknown(f"the server on {address} did not answer in time") from error
+    except RedisConnectionError as error:
+        if "connecting to" in str(error):  # redis-py's words for a connection that never came about
+            raise Unavailable(f"the server on {address} cannot be reached: {error}") from error
+        raise OutcomeUnknown(f"the connection to {address} was lost: {error}") from error
+    except ResponseError as error:
+        raise Refused(f"the server on {address} said: {error}", kind="conflict") from error
+    except RedisError as error:
+        raise OutcomeUnknown(f"the server on {address}: {error}") from error
 
 
 # --- Words: what is said to a server. Data, so that several go out in one round trip. --------------------------------

@@ -2,7 +2,8 @@
 
 What must stay secret (`masterauth`) goes to redis-server on its standard input; users stand here by the digest of their
 password. The file always starts a server as a replica, of nobody when it is meant to be primary: so a primary that
-comes back refuses every write, scripts included, until it is told its role.
+comes back refuses every write, scripts included, until it is told its role. A member of a Redis Cluster takes its role
+from `nodes.conf`, which Redis keeps, and from the other members: it refuses writes for two seconds to hear from them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ INFO, KEYS and FLUSHALL are not `@admin` and stay allowed. In Redis 6.2 the whol
 libraries call at connect is given back; in 7.0 that changes nothing.
 """
 
+CLUSTER_RULES = " ".join(
+    f"+cluster|{word}"
+    for word in ("slots", "shards", "nodes", "info", "myid", "keyslot", "countkeysinslot", "getkeysinslot")
+)
+"""What cluster-aware clients ask. In Redis 6.2 the whole of CLUSTER is `@admin`."""
+
 _MIB = 1024 * 1024
 
 
@@ -49,6 +56,9 @@ class Tuning:
     diskless_sync_delay: int = 0
     """Seconds that a primary waits for more replicas before it starts to send; `expected_replicas` cuts it short."""
     append_fsync: str = "everysec"
+    cluster_node_timeout_ms: int = 5000
+    """How long a member of a Redis Cluster may be silent before the others elect a successor by themselves. An exit
+    that an agent sees needs none of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +86,10 @@ def render(spec: ServerSpec, directory: Path, follow: Address, *, tuning: Tuning
             f"maxmemory {spec.maxmemory_bytes}",
             "appendonly yes",
             "aof-use-rdb-preamble yes",
-            *_replication(spec, follow, tuning),
+            *(_cluster(spec, tuning) if spec.cluster else [f"replicaof {follow.host} {follow.port}"]),
+            *_replication(spec, tuning),
             *(f"{name} {_word(value)}" for name, value in _settable(spec, tuning)),
-            *(f"user {name} {rules}" for name, rules in users(spec.users, masters).items()),
+            *(f"user {name} {rules}" for name, rules in users(spec.users, masters, cluster=spec.cluster).items()),
             "",
         )
     )
@@ -94,16 +105,19 @@ def secret_directives(replication_password: str) -> str:
     return f"masteruser {REPLICA}\nmasterauth {replication_password}\n"
 
 
-def users(tenants: tuple[RedisUser, ...], masters: Masters) -> dict[str, str]:
-    """ACL rules by user, each from a clean slate. Without a tenant called `default` nobody gets in without a name."""
+def users(tenants: tuple[RedisUser, ...], masters: Masters, *, cluster: bool = False) -> dict[str, str]:
+    """ACL rules by user, each from a clean slate. Without a tenant called `default` nobody gets in without a name.
+
+    In a cluster tenants see its map, and members hand each other keys as the one who replicates.
+    """
+    rules, receiving = (
+        (f"{TENANT_RULES} {CLUSTER_RULES}", " ~* +select +restore-asking") if cluster else (TENANT_RULES, "")
+    )
     return {
         "default": "reset off",
-        **{
-            user.name: f"reset {'on' if user.enabled else 'off'} #{user.password_sha256} {TENANT_RULES}"
-            for user in tenants
-        },
+        **{user.name: f"reset {'on' if user.enabled else 'off'} #{user.password_sha256} {rules}" for user in tenants},
         ADMIN: f"reset on #{masters.admin_sha256} ~* &* +@all",
-        REPLICA: f"reset on #{masters.replica_sha256} +psync +replconf +ping",
+        REPLICA: f"reset on #{masters.replica_sha256} +psync +replconf +ping{receiving}",
     }
 
 
@@ -121,10 +135,22 @@ def _word(value: str) -> str:
     return value or '""'
 
 
-def _replication(spec: ServerSpec, follow: Address, tuning: Tuning) -> list[str]:
+def _cluster(spec: ServerSpec, tuning: Tuning) -> list[str]:
+    """Full coverage is not required: a shard that is lost takes its own slots with it, and no others. A primary is not
+    made a replica because its slots were moved away (`cluster-allow-replica-migration`)."""
+    return [
+        "cluster-enabled yes",
+        "cluster-config-file nodes.conf",
+        f"cluster-node-timeout {tuning.cluster_node_timeout_ms}",
+        f"cluster-announce-ip {spec.address.host}",
+        "cluster-allow-replica-migration no",
+        "cluster-require-full-coverage no",
+    ]
+
+
+def _replication(spec: ServerSpec, tuning: Tuning) -> list[str]:
     backlog = max(_MIB, min(64 * _MIB, spec.maxmemory_bytes // 8))
     return [
-        f"replicaof {follow.host} {follow.port}",
         f"replica-announce-ip {spec.address.host}",
         f"replica-announce-port {spec.address.port}",
         f"min-replicas-max-lag {MAX_LAG_SECONDS}",
