@@ -11,6 +11,7 @@ import pytest
 
 from redkeep.model.topology import Address
 from redkeep.northbound import Client, RawTables, Tables, connect, sync
+from redkeep.northbound.memory_client import MemoryClient
 from redkeep.northbound.memory_tables import MemoryDoor
 from redkeep.northbound.tables import BasicTables
 from redkeep.redis.versions import find_servers
@@ -59,6 +60,12 @@ class Servers:
             with self.processes[0].client() as admin:
                 admin.flushall()
 
+    def cut(self) -> None:
+        """End every connection that hears."""
+        for process in self.cluster.servers if self.cluster else self.processes:
+            with process.client() as admin:
+                admin.client_kill_filter(_type="pubsub")
+
     def close(self) -> None:
         if self.cluster:
             self.cluster.close()
@@ -99,16 +106,21 @@ class World:
     clients: list[Callable[[], Any]] = field(default_factory=list)
 
     async def client(self) -> Client:
-        assert self.servers is not None
-        client = await connect(self.servers.seeds)
+        client = MemoryClient(self.door) if self.servers is None else await connect(self.servers.seeds)
         self.clients.append(client.close)
         return client
 
     def blocking(self) -> sync.Client:
-        assert self.servers is not None
-        client = sync.connect(self.servers.seeds)
+        client = sync.connect_twin(self.door) if self.servers is None else sync.connect(self.servers.seeds)
         self.clients.append(client.close)
         return client
+
+    def cut(self) -> None:
+        """Every connection that hears is lost."""
+        if self.servers is None:
+            self.door.cut()
+        else:
+            self.servers.cut()
 
     async def tables(self, **options: Any) -> BasicTables[str]:
         return await self._tables("Tables", options)  # type: ignore[no-any-return]

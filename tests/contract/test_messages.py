@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.contract.northbound_world import FACES, KINDS, VERSIONS, Awaited, Servers, World
+from tests.contract.northbound_world import VERSIONS, WORLDS, Awaited, Servers, World
 
 from redkeep.decide.catching_up import is_whole
 from redkeep.northbound import Message, Notice, Publisher, Subscriber, Tables, connect, sync
@@ -29,21 +29,15 @@ def running() -> Iterator[dict[str, Servers]]:
         servers.close()
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(f"{kind}-{version}-{face}", marks=pytest.mark.real)
-        for kind in KINDS
-        for version in VERSIONS
-        for face in FACES
-    ]
-)
+@pytest.fixture(params=WORLDS)
 async def world(request: pytest.FixtureRequest, running: dict[str, Servers]) -> AsyncIterator[World]:
-    kind, version, face = request.param.split("-")
-    name = f"{kind}-{version}"
-    if name not in running:
-        running[name] = Servers(kind, version)
-    running[name].flush()
-    made = World(face, running[name])
+    kind, *version, face = request.param.split("-")
+    servers: Servers | None = None
+    if version:
+        name = f"{kind}-{version[0]}"
+        servers = running[name] = running.get(name) or Servers(kind, version[0])
+        servers.flush()
+    made = World(face, servers)
     yield made
     await made.close()
 
@@ -194,7 +188,9 @@ async def test_slow_handlers_are_seen_and_lose_nothing(world: World) -> None:
     await hearing.subscribe("a", handler)
     inner = hearing.inner if isinstance(hearing, Threaded) else hearing
     inner = inner.inner if isinstance(inner, sync.Subscriber) else inner
-    for n in range(300):
+    await speaking.publish("a", 0)
+    await until(lambda: heard == [0])
+    for n in range(1, 300):
         await speaking.publish("a", n)
     await until(lambda: hearing.depth >= 20)
     await until(lambda: inner.left_in_log > 0)
@@ -202,6 +198,26 @@ async def test_slow_handlers_are_seen_and_lose_nothing(world: World) -> None:
     await until(lambda: heard[-1:] == [299])
 
     assert heard == list(range(300))
+
+
+async def test_a_lost_connection_is_told_once_and_nothing_is_missed(world: World) -> None:
+    heard: list[int] = []
+    notices: list[Notice] = []
+    hearing, speaking = await subscriber(world, on_notice=notices.append), await publisher(world)
+    await hearing.subscribe("a", lambda message: heard.append(message.data))
+    for n in range(3):
+        await speaking.publish("a", 10 * n)
+        await until(lambda n=n: len(heard) == 1 + 2 * n)  # type: ignore[misc]
+        await asyncio.to_thread(world.cut)
+        await until(lambda n=n: notices == [Notice("recovered")] * (n + 1))  # type: ignore[misc]
+        assert hearing.channels == []
+        await speaking.publish("a", 10 * n + 1)
+        assert await hearing.subscribe(
+            "a", lambda message: heard.append(message.data), after=hearing.position("a"), timeout=15
+        )
+    await until(lambda: len(heard) == 6)
+
+    assert heard == [0, 1, 10, 11, 20, 21]
 
 
 async def unheard(world: World, channel: str, data: Any) -> str:

@@ -46,6 +46,9 @@ _Send = Callable[[Connection, float], "asyncio.Future[Reply]"]
 class Client(ABC):
     """Made by `connect`. `on_topology` is called with every new view of the servers, from the loop."""
 
+    hearing: type[Any] | None = None
+    """What subscribers hear with, if not with connections of their own."""
+
     def __init__(self, login: Login, on_topology: OnTopology | None = None) -> None:
         self.on_topology = on_topology
         self.on_trouble: Callable[[str], None] | None = None

@@ -1,10 +1,13 @@
-"""The twin of the servers for tests of applications: enough of Redis, in memory, for tables. It passes their suite.
+"""The twin of the servers for tests of applications: enough of Redis, in memory, for tables and messages.
 
 tables = Tables(MemoryDoor())
+
+It passes their contract suites. `memory_client.py` has the client that subscribers of it need.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -12,10 +15,14 @@ from typing import Any
 from redkeep.decide.routing import Retry
 from redkeep.errors import OutcomeUnknown, Unavailable
 from redkeep.northbound.blocking import finish
-from redkeep.northbound.scripts import ALLOCATE, CREATE, DELETE, SET, UNDO, UNLINK
+from redkeep.northbound.scripts import ALLOCATE, CREATE, DELETE, PUBLISH, SET, UNDO, UNLINK
 from redkeep.northbound.wire import Argument, Reply
 
 Hash = dict[bytes, bytes]
+Log = list[tuple[bytes, bytes]]
+"""Ids and messages."""
+Listener = Callable[[bytes, bytes], None]
+"""Is given the live channel and what was told; from any thread."""
 
 
 class MemoryDoor:
@@ -24,13 +31,18 @@ class MemoryDoor:
     sharded = False
 
     def __init__(self) -> None:
-        self.available = True
+        self._available = True
         self.lost_replies = 0
         """So many of the next commands run, and their replies get lost."""
         self.hashes: defaultdict[bytes, Hash] = defaultdict(dict)
         self.strings: dict[bytes, bytes] = {}
+        self.logs: defaultdict[bytes, Log] = defaultdict(list)
         self.told: list[tuple[bytes, str]] = []
         """Live channel and body of each notification."""
+        self.listeners: set[Listener] = set()
+        self._numbers = 0
+        self._one = threading.RLock()
+        """As in Redis, one command runs at a time."""
         self._scripts: dict[str, Callable[..., Reply]] = {
             SET.sha: self._set,
             DELETE.sha: self._delete,
@@ -38,7 +50,19 @@ class MemoryDoor:
             CREATE.sha: self._create,
             UNDO.sha: self._undo,
             ALLOCATE.sha: self._allocate,
+            PUBLISH.sha: self._publish,
         }
+
+    @property
+    def available(self) -> bool:
+        """While False nobody reaches it, nor hears of it; what is in it stays."""
+        return self._available
+
+    @available.setter
+    def available(self, available: bool) -> None:
+        self._available = available
+        if not available:
+            self.cut()
 
     async def send(
         self,
@@ -76,13 +100,43 @@ class MemoryDoor:
     def in_background(self, work: Callable[[Any], Coroutine[Any, Any, Any]], *, seconds: float) -> None:  # noqa: ARG002
         finish(work(self))
 
+    def cut(self) -> None:
+        """Every connection that hears is lost."""
+        for listener in list(self.listeners):
+            listener(b"", b"")
+
+    def close(self) -> None:
+        """What is in it stays, as in a server that a client leaves."""
+
     def _run(self, command: str, args: list[bytes]) -> Reply:
-        if command == "EVALSHA":
-            count = int(args[1])
-            return self._scripts[args[0].decode()](args[2 : 2 + count], args[2 + count :])
-        if command == "WAIT":
-            return 0
-        return self._plain(command, args[0], args[1:])
+        with self._one:
+            if command == "EVALSHA":
+                count = int(args[1])
+                return self._scripts[args[0].decode()](args[2 : 2 + count], args[2 + count :])
+            if command == "WAIT":
+                return 0
+            if command.startswith("X"):
+                return self._of_logs(command, args[0], args[1:])
+            return self._plain(command, args[0], args[1:])
+
+    def _of_logs(self, command: str, key: bytes, args: list[bytes]) -> Reply:
+        log = self.logs[key]
+        if command == "XLEN":
+            return len(log)
+        if command == "XTRIM":  # MAXLEN n
+            gone = max(0, len(log) - int(args[1]))
+            del log[:gone]
+            return gone
+        if command == "XDEL":
+            self.logs[key] = [entry for entry in log if entry[0] not in args]
+            return len(log) - len(self.logs[key])
+        count = int(args[3])
+        if command == "XREVRANGE":  # + - COUNT n
+            return [[id_, [b"m", text]] for id_, text in reversed(log[-count:])]
+        first = _place(args[0].removeprefix(b"("))
+        after = args[0].startswith(b"(")
+        found = [entry for entry in log if _place(entry[0]) > first or (not after and _place(entry[0]) == first)]
+        return [[id_, [b"m", text]] for id_, text in found[:count]]
 
     def _plain(self, command: str, key: bytes, args: list[bytes]) -> Reply:
         found = self.hashes[key]
@@ -98,6 +152,7 @@ class MemoryDoor:
             "EXISTS": lambda: int(bool(found) or key in self.strings),
             "HSET": lambda: self._hset(key, args),
             "HDEL": lambda: sum(found.pop(one, None) is not None for one in args),
+            "GET": lambda: self.strings.get(key),
             "SET": lambda: self.strings.update({key: args[0]}),
             "DEL": lambda: self.strings.pop(key, None) and 1,
         }
@@ -113,6 +168,21 @@ class MemoryDoor:
     def _say(self, keys: list[bytes], args: list[bytes]) -> None:
         if args[0]:
             self.told.append((keys[2], args[0].decode()))
+            self._tell(keys[1:4], args)
+
+    def _tell(self, keys: list[bytes], args: list[bytes]) -> bytes:
+        log, live, last = keys
+        self._numbers += 1
+        id_ = b"%d-0" % self._numbers
+        self.logs[log].append((id_, args[0]))
+        del self.logs[log][: -int(args[1])]
+        after, self.strings[last] = self.strings.get(last, b"0-0"), id_
+        for listener in list(self.listeners):
+            listener(live, b'{"v":1,"id":"%b","after":"%b",%b' % (id_, after, args[0]))
+        return id_
+
+    def _publish(self, keys: list[bytes], args: list[bytes]) -> bytes:
+        return self._tell(keys, args)
 
     def _set(self, keys: list[bytes], args: list[bytes]) -> int:
         self._say(keys, args)
@@ -151,3 +221,8 @@ class MemoryDoor:
         last = max(int(self.hashes[keys[0]].get(args[0], b"0")), int(args[1])) + 1
         self.hashes[keys[0]][args[0]] = b"%d" % last
         return [last, 0]
+
+
+def _place(id_: bytes) -> tuple[int, int]:
+    milliseconds, _, number = id_.partition(b"-")
+    return int(milliseconds), int(number or 0)

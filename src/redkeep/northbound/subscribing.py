@@ -94,7 +94,7 @@ class Subscriber:
         self._on_notice = on_notice
         self._limit = limit
         self._kept = kept
-        self._ears = Ears(client, on_push=self._hear, on_lost=self._lost)
+        self._ears: Ears = (client.hearing or Ears)(client, on_push=self._hear, on_lost=self._lost)
         self._subscriptions: dict[bytes, _Subscription] = {}
         self._positions: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()

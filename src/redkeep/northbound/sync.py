@@ -22,6 +22,8 @@ from redkeep.northbound import client as asynchronous
 from redkeep.northbound import connecting, publishing, subscribing, tables
 from redkeep.northbound.blocking import BlockingDoor, LoopThread, finish
 from redkeep.northbound.dispatching import Call, ThreadDispatcher
+from redkeep.northbound.memory_client import MemoryClient
+from redkeep.northbound.memory_tables import MemoryDoor
 from redkeep.northbound.tables import Text, V
 from redkeep.northbound.wire import Argument, Reply
 
@@ -36,14 +38,24 @@ def connect(seeds: Iterable[Address | str], **options: Any) -> Client:
         raise
 
 
+def connect_twin(door: MemoryDoor) -> Client:
+    """A client of servers that are only in memory, for tests of applications."""
+    thread = LoopThread("redkeep-northbound")
+
+    async def make() -> asynchronous.Client:
+        return MemoryClient(door)
+
+    return Client(thread.run(make()), thread, door)
+
+
 class Client:
     """Made by `connect`."""
 
-    def __init__(self, inner: asynchronous.Client, thread: LoopThread) -> None:
+    def __init__(self, inner: asynchronous.Client, thread: LoopThread, door: MemoryDoor | None = None) -> None:
         self.inner = inner
         """Lives on the loop of `thread`: to be used from there alone."""
         self.thread = thread
-        self.door = BlockingDoor(inner, thread)
+        self.door: BlockingDoor | MemoryDoor = door or BlockingDoor(inner, thread)
 
     @property
     def mode(self) -> str:
