@@ -11,8 +11,10 @@ import stat
 from pathlib import Path
 
 import bcrypt
+import yaml
 
 from redkeep.config import Config
+from redkeep.errors import Refused
 from redkeep.vault import Vault, new_password
 
 BCRYPT_ROUNDS = 10
@@ -101,3 +103,16 @@ def _refresh_urls(config: Config) -> None:
             changed = _IDENTITY_URL.sub(f"{config.url}/identity/v3", text)
             if changed != text:
                 write_private(path, changed)
+
+
+def way_in(config: Config) -> tuple[str, tuple[str, str] | None]:
+    """Where the API is and who we are there: `clouds.yaml` knows, also after `redkeep up --port`."""
+    file = config.state_dir / "clouds.yaml"
+    try:
+        found = yaml.safe_load(file.read_text())["clouds"]["redkeep"]["auth"]
+        url, name, password = (str(found[key]) for key in ("auth_url", "username", "password"))
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        if config.api.auth == "noauth":
+            return config.url, None
+        raise Refused(f"{file} names no administrator; `redkeep up` or `redkeep init` writes it") from error
+    return url.removesuffix("/identity/v3"), None if config.api.auth == "noauth" else (name, password)

@@ -133,6 +133,39 @@ def status(state_dir: Path, config_file: Path | None, verbose: bool, as_json: bo
 
 @main.command()
 @settings_options
+@click.option("--to", "target", metavar="SITE", help="A `backend_id`, or `default`.  [default: the only other site]")
+@click.option("--dry-run", is_flag=True, help="Change nothing: say of each instance whether it would survive.")
+@click.option(
+    "--forced/--in-order", default=None, help="Do not ask the old site, or lose nothing.  [default: as it is]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def failover(
+    state_dir: Path,
+    config_file: Path | None,
+    verbose: bool,
+    target: str | None,
+    dry_run: bool,
+    forced: bool | None,
+    as_json: bool,
+) -> None:
+    """Fail the backend over to another site, and watch until every manager has followed.
+
+    With --dry-run nobody moves, and the exit status is 1 when an instance would not survive.
+    """
+    from redkeep.failover import fail_over, rehearse  # noqa: PLC0415
+
+    config = _load(state_dir, config_file, verbose)
+    text, well = _run(
+        rehearse(config, target, as_json=as_json)
+        if dry_run
+        else fail_over(config, target, forced=forced, as_json=as_json, say=lambda line: click.echo(line, err=True))
+    )
+    click.echo(text)
+    sys.exit(0 if well else 1)
+
+
+@main.command()
+@settings_options
 def doctor(state_dir: Path, config_file: Path | None, verbose: bool) -> None:
     """Say what is missing on this machine, and how to get it. Exit status 1 when Redkeep cannot run."""
     from redkeep.doctor import examine  # noqa: PLC0415

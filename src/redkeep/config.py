@@ -108,6 +108,9 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="Seconds that a server which was started anew in a rolling restart or upgrade may take to come back, "
             "those not counted in which it gets on.",
         ),
+        cfg.FloatOpt(
+            "canary_interval", default=5.0, min=0.1, help="Seconds between two looks at how far behind sites are."
+        ),
         cfg.FloatOpt("report_interval", default=5.0, min=0.1, help="Seconds between two signs of life of a manager."),
         cfg.FloatOpt("service_down_time", default=60.0, min=0.5, help="Seconds without one after which it is down."),
         cfg.FloatOpt(
@@ -285,6 +288,7 @@ def _manager(conf: Any, backend: Any, api: ApiSettings) -> ManagerSettings:
         lease_seconds=conf.lease,
         word_seconds=conf.word,
         look_interval=conf.look_interval,
+        canary_interval=conf.canary_interval,
         roll_patience=conf.roll_patience,
         limits=Limits(doubt=min(0.75, 0.6 * conf.silence), silence=conf.silence, orphan=conf.orphan),
         service=conf.name or socket.gethostname(),

@@ -21,6 +21,8 @@ REPORTS = "reports"
 HINTS = "hints"
 HA = "ha"
 MANAGERS = "managers"
+CANARIES = "canaries"
+"""What managers serve beside that: how far behind other sites are."""
 
 _ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
 _FACTS: TypeAdapter[tuple[ServerFacts, ...]] = TypeAdapter(tuple[ServerFacts, ...])

@@ -8,10 +8,10 @@ from io import StringIO
 from typing import Any
 
 import httpx
-import yaml
 from rich.console import Console
 from rich.table import Table
 
+from redkeep.bootstrap import way_in
 from redkeep.config import Config
 from redkeep.errors import Refused, Unavailable
 
@@ -31,7 +31,7 @@ class Report:
 
 async def fetch(config: Config) -> Report:
     """Ask the API, as the administrator of `clouds.yaml`. Raises Unavailable, Refused."""
-    api, auth = _way_in(config)
+    api, auth = way_in(config)
     url = f"{api}/v1.0/{config.api.admin_user}/status"
     try:
         async with httpx.AsyncClient(timeout=10, trust_env=False, auth=auth) as client:
@@ -84,16 +84,3 @@ def _bytes(count: int | None) -> str:
         if count >= size:
             return f"{count / size:.1f}{unit}"
     return str(count)
-
-
-def _way_in(config: Config) -> tuple[str, tuple[str, str] | None]:
-    """Where the API is and who we are there: `clouds.yaml` knows, also after `redkeep up --port`."""
-    file = config.state_dir / "clouds.yaml"
-    try:
-        found = yaml.safe_load(file.read_text())["clouds"]["redkeep"]["auth"]
-        url, name, password = (str(found[key]) for key in ("auth_url", "username", "password"))
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        if config.api.auth == "noauth":
-            return config.url, None
-        raise Refused(f"{file} names no administrator; `redkeep up` or `redkeep init` writes it") from error
-    return url.removesuffix("/identity/v3"), None if config.api.auth == "noauth" else (name, password)

@@ -19,7 +19,7 @@ from redkeep.decide.durability import min_replicas
 from redkeep.decide.fencing import FENCE_AHEAD, majority, may_write
 from redkeep.decide.sites import has_its_site
 from redkeep.errors import NotNow, Refused
-from redkeep.model.facts import Assignment
+from redkeep.model.facts import Assignment, ServerFacts
 from redkeep.model.topology import Role
 from redkeep.redis import admin as words
 from redkeep.redis import conf, info
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_LIMIT = 0.2
 """Seconds that replicas get to acknowledge, when they alone carry a primary's right to write."""
+
+
+CANARY_CHANNEL = "__redkeep:canary"
+"""Nobody listens there: what counts is that the message is in the stream."""
 
 
 class Replication:
@@ -135,6 +139,13 @@ class Replication:
         self._awaits_until = time.monotonic() + patience
         await self._server.connection.run(*words.await_replicas(count, self._server.record.spec.version))
         return None
+
+    async def write_canary(self) -> ServerFacts:
+        """See `WriteCanary`. A message is no write: a fenced primary passes it on as well."""
+        self._server.require_process()
+        said = await self._server.connection.run(("PUBLISH", CANARY_CHANNEL, "."), words.REPLICATION)
+        self._server.see(said[-1])
+        return self._server.facts
 
     # --- what goes on by itself -----------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ from redkeep.model.orders import (
     RestoreCopy,
     SampleKeys,
     TakeCopy,
+    WriteCanary,
     target,
 )
 from redkeep.model.topology import Address
@@ -145,10 +146,8 @@ class Agent:
         async with server.lock:
             try:
                 self._accept(server, order)
-                if isinstance(order, ClusterOrder):
-                    return await server.member.execute(order) or await server.look()
-                if isinstance(order, SampleKeys):
-                    return replace(await server.look(), sample=await sampling.sample(server, order))
+                if answer := await self._answer(server, order):
+                    return answer
                 password = self._vault.unseal(server.record.spec.secrets.admin)
                 kept = await diverged.keep(server, order, self._settings.directory, password)
                 await self._apply(server, order)
@@ -162,6 +161,17 @@ class Agent:
                 return server.facts  # seen in the trip that executed it
             facts = await server.look()
             return replace(facts, kept=kept) if kept else facts
+
+    async def _answer(self, server: Server, order: Order) -> ServerFacts | None:
+        """Of orders that leave its place in a replication group as it is; None for all others."""
+        match order:
+            case WriteCanary():
+                return await server.replication.write_canary()
+            case SampleKeys():
+                return replace(await server.look(), sample=await sampling.sample(server, order))
+        if isinstance(order, ClusterOrder):
+            return await server.member.execute(order) or await server.look()
+        return None
 
     async def _copy(self, order: CopyOrder) -> ServerFacts:
         """The lock is held for as long as it takes to begin: no other order waits for a copy."""

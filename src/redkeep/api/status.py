@@ -69,7 +69,7 @@ async def index(
         groups = {group.id: group for group in await tx.groups()}
         operations = await tx.open_operations()
         found = await all_teams(tx, call.context.settings) if call.caller.is_admin else []
-    facts = await _look(call.context.bus, instances)
+    facts = await look_at(call.context.bus, instances)
     ours = {one.group_id for one in instances}
     return StatusReport(
         members=[member(one, groups[one.group_id], facts) for one in _in_order(instances, groups)],
@@ -133,7 +133,8 @@ def _progress(link: Upstream) -> str:
     return f"synchronises: {link.received_bytes}{whole} bytes"
 
 
-async def _look(bus: Bus, instances: Iterable[Instance]) -> dict[str, ServerFacts]:
+async def look_at(bus: Bus, instances: Iterable[Instance]) -> dict[str, ServerFacts]:
+    """Facts by instance, of those whose agents answer in a second."""
     by_host: dict[str, list[str]] = {}
     for one in instances:
         if one.host_id:

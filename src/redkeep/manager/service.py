@@ -28,6 +28,7 @@ from redkeep.decide.recovery import (
 )
 from redkeep.decide.sites import may_be_primary, may_write_at
 from redkeep.errors import RedkeepError
+from redkeep.manager.canary import Canary
 from redkeep.manager.membership import Membership
 from redkeep.manager.settings import ManagerSettings
 from redkeep.manager.sightings import Sightings
@@ -60,6 +61,9 @@ class Manager:
         self._bus: Bus = tools.bus
         self._agents = tools.agents
         self._backend = tools.backend
+        self._canary = Canary(
+            tools.backend, settings.name, tools.store, tools.agents, tools.bus, settings.canary_interval
+        )
         self._sightings = Sightings(time.monotonic())
         tools = replace(tools, last_seen=self._sightings.last_seen)
         self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds)
@@ -90,6 +94,7 @@ class Manager:
                 group.create_task(self._every(self._settings.look_interval, self._consider_all)),
                 group.create_task(self._every(WATCH_INTERVAL, self._watch_silent_hosts)),
                 group.create_task(self._forget_old()),
+                group.create_task(self._canary.run()),
             ]
             if self._membership is not None:
                 tasks.append(group.create_task(self._membership.run()))

@@ -39,6 +39,8 @@ class ManagerSettings:
     cluster: str = "managers"
     """The service cluster that it belongs to, before the `@`. Empty: it is alone."""
     backend: Backend = field(default_factory=Backend)
+    canary_interval: float = 5.0
+    """Seconds between two measurements of how far behind other sites are."""
     report_interval: float = 5.0
     """Seconds between two signs of life."""
     follow_limit: float = 60.0

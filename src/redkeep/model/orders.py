@@ -214,6 +214,16 @@ class SampleKeys:
     kind: Literal["sample_keys"] = "sample_keys"
 
 
+@dataclass(frozen=True, slots=True)
+class WriteCanary:
+    """A message goes into the stream that the primary's replicas are fed by. The answer's offset is behind it."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    kind: Literal["write_canary"] = "write_canary"
+
+
 CopyOrder = TakeCopy | RestoreCopy | DropCopy
 """What changes no server, and need not find one."""
 
@@ -230,6 +240,7 @@ Order = (
     | Configure
     | EnsureRemoved
     | SampleKeys
+    | WriteCanary
     | CopyOrder
     | ClusterOrder
 )
