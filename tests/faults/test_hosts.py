@@ -9,8 +9,10 @@ from functools import partial
 import pytest
 from tests.faults.scene import Scene, lost_before, scene, writing
 
+from redkeep.decide.fencing import SELF_FENCE
 from redkeep.model.instance import Instance
 from redkeep.model.operation import Kind
+from redkeep.orders import BusAgents
 from redkeep.testing.stack import kill_at
 
 pytestmark = [pytest.mark.real, pytest.mark.faults]
@@ -36,6 +38,48 @@ async def test_3_a_server_without_its_agent_is_fenced_by_a_neighbour_and_nothing
         await writer.stop()
         assert await writer.lost() == []
     assert playing.overlaps == []
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_3_a_server_whose_agent_and_replicas_are_gone_refuses_writes_by_itself(replicas: int) -> None:
+    """A host that loses its network and its agent: nobody is left to fence it but Redis."""
+    async with scene(hosts=1 + replicas, replicas=replicas) as playing:
+        primary = await playing.primary()
+        await playing.found.eventually(partial(_is_guarded, playing, primary), what="its guard")
+        await playing.managers[0].kill()
+        for part in playing.hosts.values():
+            await part.kill()
+
+        assert await playing.accepts_writes(primary)
+        for one in await playing.replicas():
+            playing.process(one).suspend()  # no connection ends, as with a cable that was pulled
+        began = time.monotonic()
+        await playing.found.eventually(partial(_refuses, playing, primary), 30, what="the end of its right to write")
+        print(f"refused {time.monotonic() - began:.1f} s after the last acknowledgement, bound {SELF_FENCE:g} s")
+
+        for one in await playing.replicas():
+            playing.process(one).resume()
+        await playing.found.eventually(partial(playing.accepts_writes, primary), 30, what="its replicas' return")
+
+
+async def test_a_guard_costs_nothing_while_the_replicas_follow_and_hardly_anything_when_the_only_one_dies() -> None:
+    async with scene(hosts=2, replicas=1) as playing, writing(playing) as writer, playing.never_two_primaries():
+        primary, (replica,) = await playing.primary(), await playing.replicas()
+        await playing.found.eventually(partial(_is_guarded, playing, primary), what="its guard")
+        await writer.further(200)
+
+        began = time.monotonic()
+        playing.process(replica).kill()
+        await writer.further(200)
+        await playing.settled(servers=2)
+        await playing.found.eventually(partial(_is_guarded, playing, primary), what="its guard again")
+
+        assert (await playing.primary()).id == primary.id
+        gap = writer.longest_gap(began).seconds
+        print(f"{gap * 1000:.0f} ms without an acknowledged write")
+        assert gap < 2
+        await writer.stop()
+        assert await writer.lost() == []
 
 
 async def test_4_an_agent_that_comes_back_in_time_changes_nothing() -> None:
@@ -131,6 +175,15 @@ async def test_15_a_failover_without_proof_is_finished_by_another_manager(step: 
 async def _confirmed(playing: Scene, one: Instance) -> bool:
     said = await playing.found.call("GET", "/status")
     return all(member["health"] == "ok" for member in said["members"] if member["id"] == one.id)
+
+
+async def _is_guarded(playing: Scene, one: Instance) -> bool:
+    bus = playing.found.bus("asks for guards")
+    try:
+        (facts,) = await BusAgents(bus).look(one.host_id or "", [one.id])
+    finally:
+        await bus.close()
+    return facts.guarded
 
 
 async def _refuses(playing: Scene, one: Instance) -> bool:

@@ -259,6 +259,29 @@ async def test_3_a_stopped_agent_costs_its_server_the_right_to_write_and_another
         assert (await found.members())[0]["address"] != primary["address"]
 
 
+async def test_3_a_host_that_loses_its_agent_and_then_its_network_fences_itself(tmp_path: Path) -> None:
+    """kill -9 of the agent, then the cable: nobody there can fence, and nobody elsewhere can reach the server."""
+    async with land(tmp_path) as found:
+        (primary, *replicas), password = await found.replicated()
+        old_side = found.writer(primary["address"], password, "old", host=host_of(primary))
+        new_side = [found.writer(one["address"], password, f"new{number}") for number, one in enumerate(replicas)]
+        await found.until(lambda: asyncio.sleep(0, len(accepted(old_side)) > 20), what="writes before the fault")
+        await asyncio.sleep(3)  # its guard is raised when its replicas have followed for a while
+
+        os.kill(found.agent(host_of(primary)), signal.SIGKILL)
+        await asyncio.sleep(2.5)  # longer than a silence, and not so long that it is taken over
+        cut_at = time.monotonic()
+        found.hosts.cut(host_of(primary))
+        await found.until(lambda: asyncio.sleep(0, any(accepted(one) for one in new_side)), what="a new primary")
+        await asyncio.sleep(1)  # let both sides write on for a while: what must not happen tells nobody
+
+        last_old = max(one.ended for one in accepted(old_side))
+        first_new = min(one.began for record in new_side for one in accepted(record))
+        print(f"old accepted until {last_old - cut_at:.2f} s after the cut, new from {first_new - cut_at:.2f} s")
+        assert last_old < first_new
+        assert last_old > cut_at, "the client that was cut off wrote nothing: this test shows nothing"
+
+
 async def test_a_primary_with_its_replicas_goes_on_without_managers(tmp_path: Path) -> None:
     """FAULTS 12 and 14: nobody may be promoted while a majority follows, and nothing stops the primary."""
     async with land(tmp_path) as found:

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from redkeep.decide.durability import MAX_LAG_SECONDS
 from redkeep.decide.liveness import Patience
 from redkeep.errors import OutcomeUnknown, Unavailable
 from redkeep.model.instance import Instance
@@ -86,7 +87,8 @@ async def test_the_news_of_a_sync_group_turns_confirmation_on() -> None:
 
 @pytest.mark.parametrize(("durability", "expected"), [("async", 0), ("bounded", 1), ("sync", 1)])
 async def test_servers_refuse_writes_without_as_many_replicas_as_promised(durability: str, expected: int) -> None:
-    async with stack() as found:
+    """And without more, once the guard of a healthy group is lowered since its replicas have fallen silent."""
+    async with stack(agent_options={"patience": Patience(stopped=60, silent=60)}) as found:
         await found.start_agent()
         await found.start_manager()
         await group(found, durability, 2)
@@ -94,8 +96,16 @@ async def test_servers_refuse_writes_without_as_many_replicas_as_promised(durabi
         settings = (await found.group(primary.group_id)).secrets
         assert primary.address is not None
         admin = Redis(port=primary.address.port, username="redkeep-admin", password=found.vault.unseal(settings.admin))
+        for one in await of_role(found, Role.REPLICA):
+            server(found, one, signal.SIGSTOP)
+
         async with admin as redis:
-            assert await redis.config_get("min-replicas-to-write") == {"min-replicas-to-write": str(expected)}
+
+            async def as_promised() -> bool:
+                said = await redis.config_get("min-replicas-*")
+                return said == {"min-replicas-to-write": str(expected), "min-replicas-max-lag": str(MAX_LAG_SECONDS)}
+
+            await found.eventually(as_promised, what="what its promise asks of it")
 
 
 async def test_a_group_of_one_accepts_writes_whatever_it_promises() -> None:

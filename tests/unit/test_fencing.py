@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redkeep.decide.fencing import majority, may_replace, may_write
+from redkeep.decide.fencing import guard, guard_level, majority, may_replace, may_write
 
 LARGEST = 12
 LONG_AGO = -math.inf
@@ -55,3 +55,23 @@ def test_a_confirmed_primary_writes_and_one_whose_word_is_over_needs_company(
 def test_an_only_server_is_never_stopped_and_never_replaced() -> None:
     assert may_write(now=0, word_until=LONG_AGO, group_size=1, acknowledging=0)
     assert not may_replace(group_size=1, may_still_follow=0)
+
+
+def test_whoever_may_be_replaced_has_too_few_replicas_for_its_guard() -> None:
+    """The same count as that of its agent, kept by the server itself."""
+    for size in range(1, LARGEST):
+        for still_following in range(size):
+            open_by_itself = still_following >= guard_level(size)
+            assert not (open_by_itself and may_replace(group_size=size, may_still_follow=still_following))
+
+
+@given(st.integers(1, LARGEST), st.integers(0, 3), st.integers(0, LARGEST), st.integers(0, 3))
+def test_a_guard_is_raised_where_it_refuses_nothing_and_somebody_could_take_over(
+    size: int, elsewhere: int, acknowledging: int, strangers: int
+) -> None:
+    level = guard_level(size, elsewhere)
+
+    if guard(level=level, acknowledging=acknowledging, strangers=strangers):
+        assert size > 1
+        assert acknowledging >= level >= majority(size) - 1
+        assert strangers == 0

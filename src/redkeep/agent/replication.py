@@ -16,10 +16,23 @@ from typing import TYPE_CHECKING
 
 from redkeep.agent import keepsake
 from redkeep.decide.durability import min_replicas
-from redkeep.decide.fencing import FENCE_AHEAD, majority, may_write
+from redkeep.decide.fencing import (
+    FENCE_AHEAD,
+    GUARD_LAG,
+    GUARD_PAUSE,
+    guard,
+    guard_level,
+    majority,
+    may_write,
+)
 from redkeep.decide.sites import has_its_site
+<<<<<<< HEAD
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import Assignment, ServerFacts
+=======
+from redkeep.errors import NotNow, RedkeepError, Refused
+from redkeep.model.facts import Assignment
+>>>>>>> 6513d4b (fencing: servers guard themselves while enough replicas follow; how long failovers take, and why)
 from redkeep.model.topology import Role
 from redkeep.redis import admin as words
 from redkeep.redis import conf, info
@@ -47,6 +60,10 @@ class Replication:
         """The same of its site's right, which it needs while it has replicas elsewhere. An order does not give it."""
         self.fenced = False
         """Refuses writes because its agent lost touch with the managers."""
+        self.guarded = False
+        """The server refuses writes by itself when its replicas do not follow."""
+        self._guard_from = 0.0
+        """Monotonic time before which it is not guarded again."""
         self._unsure = False
         """Its word has run out since it was last seen whether it is fenced."""
         self._server = server
@@ -60,7 +77,7 @@ class Replication:
     def started(self) -> None:
         """A new process: it refuses writes by itself, and waits for nobody."""
         self._awaits_until = None
-        self.fenced = False
+        self.fenced = self.guarded = False
 
     def adopted(self) -> None:
         """A process that an agent before us started: that one may have made it wait."""
@@ -68,8 +85,9 @@ class Replication:
 
     async def verify_fence(self) -> None:
         """Whether it is fenced is read from it: the agent that did it may have died right after."""
-        (wanted,) = await self._server.connection.run(words.MIN_REPLICAS)
+        wanted, lag = await self._server.connection.run(words.MIN_REPLICAS, words.MAX_LAG)
         self.fenced = words.is_fenced(wanted) and not self._server.record.held
+        self.guarded = words.is_guarded(lag)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -82,6 +100,7 @@ class Replication:
         keepsake.forget(self._server.directory)
         self._server.remember(replace(self._server.record, assignment=assignment, held=False, synced_once=False))
         self.word_until = time.monotonic() + self._server.settings.word_seconds
+        self._lower_guard(GUARD_PAUSE)
         role = () if self._server.facts.role is Role.PRIMARY else (words.become_primary(),)
         news = words.tell_clients(_news(assignment))
         said = await self._server.connection.run(*role, *self.open_writes(), news, words.REPLICATION)
@@ -140,12 +159,21 @@ class Replication:
         await self._server.connection.run(*words.await_replicas(count, self._server.record.spec.version))
         return None
 
+<<<<<<< HEAD
     async def write_canary(self) -> ServerFacts:
         """See `WriteCanary`. A message is no write: a fenced primary passes it on as well."""
         self._server.require_process()
         said = await self._server.connection.run(("PUBLISH", CANARY_CHANNEL, "."), words.REPLICATION)
         self._server.see(said[-1])
         return self._server.facts
+=======
+    async def expect_absence(self, patience: float) -> None:
+        """See `ExpectAbsence`."""
+        self._server.require_process()
+        self._lower_guard(patience)
+        if not self.fenced and not self._server.record.held:
+            await self._server.connection.run(*self.open_writes())
+>>>>>>> 6513d4b (fencing: servers guard themselves while enough replicas follow; how long failovers take, and why)
 
     # --- what goes on by itself -----------------------------------------------------------------------------------
 
@@ -180,6 +208,45 @@ class Replication:
             self.fenced = True
             why = "it and its replicas do not follow" if self._has_its_site(now) else "that its site may write"
             log.warning("%s refuses writes: no manager confirms %s", self._server.id, why)
+
+    async def keep_guard(self) -> None:
+        """While it is confirmed: guarded as long as enough replicas follow for that to cost nothing.
+
+        An acknowledgement comes each second and counts for `GUARD_LAG`: of one that is late the guard is lowered before
+        the server would refuse. A replica whose connection ends is missed by Redis at once, and here at the next turn.
+        """
+        server = self._server
+        if not server.is_primary_by_order or server.record.held or self.fenced or server.lock.locked():
+            return
+        now, assignment = time.monotonic(), server.record.assignment
+        level = guard_level(assignment.local_size, len(assignment.elsewhere))
+        if not server.running or now + FENCE_AHEAD >= self.word_until or not (level or self.guarded):
+            return
+        facts = await server.look(briefly=True)
+        if not facts.alive or facts.role is not Role.PRIMARY:
+            return
+        members = [one for one in facts.followers if one.address in assignment.topology.replicas]
+        timely = sum(one.online and one.lag_seconds < GUARD_LAG for one in members)
+        wanted = guard(level=level, acknowledging=timely, strangers=len(facts.followers) - len(members))
+        if wanted == self.guarded or (wanted and now < self._guard_from):
+            return
+        async with server.lock:
+            if server.record.assignment == assignment and not server.record.held:
+                await self._set_guard(wanted)
+
+    async def _set_guard(self, wanted: bool) -> None:
+        self.guarded, before = wanted, self.guarded
+        try:
+            await self._server.connection.run(*self.open_writes())
+        except RedkeepError:
+            self.guarded = before  # it is tried again at the next turn
+            raise
+        if not wanted:
+            self._guard_from = time.monotonic() + GUARD_PAUSE
+
+    def _lower_guard(self, patience: float) -> None:
+        self.guarded = False
+        self._guard_from = time.monotonic() + patience
 
     async def _open_if_fenced(self) -> None:
         """While its word was over somebody else may have fenced it, or its agent before this one."""
@@ -225,6 +292,7 @@ class Replication:
         self._server.remember(replace(self._server.record, held=False))
         if assignment.primary is None:
             raise Refused(f"{self._server.id} was told to follow nobody")
+        self._lower_guard(0.0)
         said = await self._server.connection.run(
             words.become_replica(assignment.primary),  # Redis leaves it alone when it follows that one already
             *self.open_writes(),
@@ -236,11 +304,15 @@ class Replication:
         self._server.write_conf()  # not before: writers may be waiting, and a start writes it anew
 
     def open_writes(self) -> Sequence[words.Command]:
-        """As many replicas must acknowledge as the group's promise asks; a replica refuses writes in any case."""
+        """As many replicas must acknowledge as the group's promise and its guard ask; a replica refuses in any case."""
         if not self._server.is_primary_by_order:
             return words.open_writes(0)
         durability, assignment = self._server.record.spec.durability, self._server.record.assignment
-        return words.open_writes(min_replicas(durability, assignment.local_size, len(assignment.elsewhere)))
+        local, elsewhere = assignment.local_size, len(assignment.elsewhere)
+        promised = min_replicas(durability, local, elsewhere)
+        if not self.guarded:
+            return words.open_writes(promised)
+        return words.open_writes(max(promised, guard_level(local, elsewhere)), GUARD_LAG)
 
     async def _await_nobody(self) -> None:
         spec, tuning = self._server.record.spec, self._server.settings.tuning

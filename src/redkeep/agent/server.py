@@ -142,6 +142,7 @@ class Server:
             pid=self._pid,
             role=info.role(said),
             fenced=self.replication.fenced or self.record.held,
+            guarded=self.replication.guarded and not self.replication.fenced,
             epoch=self.record.epoch,
             replication_id=str(said["master_replid"]),
             offset=info.offset(said),

@@ -32,6 +32,7 @@ from redkeep.model.orders import (
     DropCopy,
     EnsureRemoved,
     EnsureRunning,
+    ExpectAbsence,
     FenceNeighbour,
     Follow,
     HoldWrites,
@@ -196,6 +197,8 @@ class Agent:
         match order:
             case EnsureRunning():
                 await server.ensure_running(order.spec, order.assignment, order.restart_token)
+            case Configure():
+                await server.configure(order.spec)
             case Promote():
                 await self._require_site(server, order)
                 await server.replication.promote(order.assignment, order.replication_id, order.at_least, order.patience)
@@ -205,14 +208,20 @@ class Agent:
                 await server.replication.isolate()
             case Brief():
                 await server.replication.brief(order.assignment)
+            case _:
+                await self._apply_to_writes(server, order)
+
+    async def _apply_to_writes(self, server: Server, order: Order) -> None:
+        """Orders that change no role, and how a primary treats its writers and its replicas."""
+        match order:
+            case ExpectAbsence():
+                await server.replication.expect_absence(order.patience)
             case HoldWrites():
                 await server.replication.hold_writes(order.patience)
             case ReleaseWrites():
                 await server.replication.release_writes()
             case AwaitReplicas():
                 await server.replication.await_replicas(order.replicas, order.patience)
-            case Configure():
-                await server.configure(order.spec)
 
     async def _remove(self, order: EnsureRemoved) -> ServerFacts:
         server = self._servers.get(order.instance_id)
@@ -331,6 +340,7 @@ class Agent:
         try:
             await server.watch_pulse()
             await server.replication.keep_word()
+            await server.replication.keep_guard()
             await server.replication.stop_waiting()
             await server.replication.answer_held()
             if not server.running and not server.lock.locked() and time.monotonic() >= server.next_start:

@@ -4,6 +4,8 @@ The invariant: at no moment may two servers of a group accept writes. It rests o
 
 * A primary whose agent cannot renew its word with a manager goes on only while it and the replicas that acknowledge to
   it are a majority of the group (`may_write`).
+* The same, without its agent: while enough replicas follow, the server itself is told to refuse writes when they do not
+  any more (`guard_level`), so that an agent which dies or is stopped leaves a primary that fences itself.
 * Without proof that the old primary is gone, a successor may be promoted only when the old one and all replicas that
   may still follow it are *not* a majority (`may_replace`), and its word has run out.
 
@@ -26,6 +28,8 @@ one each second. With 1, an acknowledgement that comes a little late would do ha
 SELF_FENCE = GUARD_LAG + 2.0
 """Seconds after the last acknowledgement within which a guarded primary refuses writes, whether its agent lives or not.
 Redis compares whole seconds, and does so once a second."""
+GUARD_PAUSE = 2.0
+"""Seconds after a guard was lowered before it is raised again: acknowledgements that come and go change nothing."""
 FENCE_AHEAD = 0.3
 """Seconds before the end of its word at which an agent sees to the fence, so that this stands when the word is over."""
 CONFIRMED_UNSEEN = 2.0
@@ -43,6 +47,24 @@ def may_write(*, now: float, word_until: float, group_size: int, acknowledging: 
     `word_until`: when the last confirmation by a manager ends. `acknowledging`: replicas that follow and acknowledge.
     """
     return now < word_until or 1 + acknowledging >= majority(group_size)
+
+
+def guard_level(local_size: int, elsewhere: int = 0) -> int:
+    """How many replicas must acknowledge to a guarded primary for it to accept writes; 0: nobody could replace it.
+
+    With itself a majority. Redis counts acknowledgements and does not say whose: as many more as there are replicas at
+    other sites (`elsewhere`).
+    """
+    needed = majority(local_size) - 1
+    return needed + elsewhere if needed else 0
+
+
+def guard(*, level: int, acknowledging: int, strangers: int) -> bool:
+    """Whether a confirmed primary is to be guarded: if so many members acknowledge that it costs nothing.
+
+    `strangers` follow too and are no members: they would hold it open when the members have gone.
+    """
+    return 0 < level <= acknowledging and not strangers
 
 
 def sure_size(instances: Iterable[Instance]) -> int:

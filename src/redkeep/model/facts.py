@@ -104,6 +104,8 @@ class ServerFacts:
     """What Redis says that it is."""
     fenced: bool = False
     """It refuses writes because its agent makes it."""
+    guarded: bool = False
+    """A primary: it refuses writes by itself when too few replicas follow, whatever becomes of its agent."""
     epoch: int = 0
     """The highest epoch that its agent has accepted for the group."""
     replication_id: str = ""

@@ -91,6 +91,18 @@ class Brief:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectAbsence:
+    """Replicas are about to leave for a while: the primary goes on without them at once, as far as its word and the
+    promise of its group let it."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    patience: float = 10.0
+    kind: Literal["expect_absence"] = "expect_absence"
+
+
+@dataclass(frozen=True, slots=True)
 class HoldWrites:
     """The primary accepts no more writes: for `patience` seconds writers wait, after that they are refused.
 
@@ -234,6 +246,7 @@ Order = (
     | Isolate
     | FenceNeighbour
     | Brief
+    | ExpectAbsence
     | HoldWrites
     | ReleaseWrites
     | AwaitReplicas
@@ -262,7 +275,15 @@ def target(order: Order) -> Target:
             return Target(to.instance_id, to.group_id, to.epoch)
         case Configure(spec=spec, epoch=epoch):
             return Target(spec.instance_id, spec.group_id, epoch)
-        case HoldWrites() | ReleaseWrites() | AwaitReplicas() | EnsureRemoved() | Isolate() | FenceNeighbour():
+        case (
+            HoldWrites()
+            | ReleaseWrites()
+            | AwaitReplicas()
+            | EnsureRemoved()
+            | Isolate()
+            | FenceNeighbour()
+            | ExpectAbsence()
+        ):
             return Target(order.instance_id, order.group_id, order.epoch)
         case TakeCopy() | RestoreCopy() | DropCopy():
             return Target(order.instance_id, order.group_id, order.epoch)

@@ -16,7 +16,7 @@ from redkeep.model.cluster import Cluster
 from redkeep.model.facts import Assignment, Process, ServerFacts, ServerSpec
 from redkeep.model.instance import Event, Fault, Flavor, Group, Instance, Status
 from redkeep.model.operation import Kind, Operation, State
-from redkeep.model.orders import Brief, Order, target
+from redkeep.model.orders import Brief, ExpectAbsence, Order, target
 from redkeep.model.site import Backend
 from redkeep.model.topology import Topology
 from redkeep.orders import HA, encode_news
@@ -235,6 +235,12 @@ class Run:
             log.info("%s: %s", instance.name, error)
             return str(error)
         return None
+
+    async def expect_absence(self, leaving: Instance) -> None:
+        """A replica is about to be stopped on purpose: its primary shall not take that for a partition."""
+        primary = self.find(self.group.primary_id)
+        if primary is not None and primary.id != leaving.id and primary.shard is None:
+            await self.try_tell(primary, ExpectAbsence(primary.id, self.group.id, self.group.epoch), timeout=2)
 
     async def look(self, instances: Collection[Instance], *, timeout: float = 2.0) -> dict[str, ServerFacts]:
         """Fresh facts by instance; those whose agent does not answer are left out."""

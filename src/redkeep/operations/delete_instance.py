@@ -19,6 +19,7 @@ async def run(run: Run) -> None:
 
     await run.step("remove", 0.3)
     if instance.host_id is not None:
+        await run.expect_absence(instance)
         await run.tell(instance, EnsureRemoved(instance.id, run.group.id, run.group.epoch), timeout=30)
 
     run.mark("record", 0.7)

@@ -52,6 +52,7 @@ async def start_anew(run: Run, name: str, token: str) -> str | None:
     """
     instance = run.instance(name)
     assigned = run.assignment(instance, run.topology(run.group.primary_id))
+    await run.expect_absence(instance)
     try:
         await run.tell(instance, EnsureRunning(run.spec(instance), assigned, restart_token=token), timeout=START_LIMIT)
     except StaleEpoch:

@@ -19,6 +19,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from redkeep.decide.durability import MAX_LAG_SECONDS
+from redkeep.decide.fencing import GUARD_LAG
 from redkeep.errors import NotNow, OutcomeUnknown, Refused, Unavailable
 from redkeep.model.topology import Address
 from redkeep.redis.conf import ADMIN, FENCE, HA_CHANNEL
@@ -137,9 +139,10 @@ async def _border(address: Address) -> AsyncIterator[None]:
 # --- Words: what is said to a server. Data, so that several go out in one round trip. --------------------------------
 
 
-def open_writes(min_replicas: int) -> Sequence[Command]:
-    """Writes are accepted, as long as that many replicas acknowledge."""
+def open_writes(min_replicas: int, max_lag: int = MAX_LAG_SECONDS) -> Sequence[Command]:
+    """Writes are accepted, as long as that many replicas have acknowledged no longer than `max_lag` seconds ago."""
     return (
+        ("CONFIG", "SET", "min-replicas-max-lag", max_lag),
         ("CONFIG", "SET", "min-replicas-to-write", min_replicas),
         ("CONFIG", "SET", "repl-ping-replica-period", 1),
         ("CLIENT", "UNPAUSE"),
@@ -171,6 +174,15 @@ def refuse_held(version: str) -> Sequence[Command]:
 
 
 MIN_REPLICAS: Command = ("CONFIG", "GET", "min-replicas-to-write")
+
+
+MAX_LAG: Command = ("CONFIG", "GET", "min-replicas-max-lag")
+
+
+def is_guarded(answer: Mapping[str, str] | Sequence[str]) -> bool:
+    """Whether the answer to `MAX_LAG` says that the server watches its replicas more closely than any promise asks."""
+    value = answer["min-replicas-max-lag"] if isinstance(answer, Mapping) else answer[1]
+    return int(value) == GUARD_LAG
 
 
 def is_fenced(answer: Mapping[str, str] | Sequence[str]) -> bool:
