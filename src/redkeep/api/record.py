@@ -66,15 +66,26 @@ async def owned(tx: Transaction, call: Call, instance_id: str) -> Instance:
 
 
 async def look(tx: Transaction, call: Call, instance_id: str, *, lock: bool = False) -> Scene:
-    """The scene around an instance; with `lock` nobody else changes it until the transaction ends. Raises Refused."""
+    """The scene around an instance; with `lock`, which is for changes, nobody else changes it until the transaction
+    ends. Raises Refused."""
     found = await owned(tx, call, instance_id)
     group = await tx.group(found.group_id, lock=lock)
+    if lock:
+        await demand_thawed(tx, call)
     members = tuple(await tx.instances(group_id=found.group_id))
     # Taken from what was read under the lock: it may have gone while we waited for it.
     instance = next((one for one in members if one.id == found.id), None)
     if group is None or instance is None:
         raise Refused(f"Instance {found.id} cannot be found.", kind="missing")
     return Scene(instance, group, members, await tx.now())
+
+
+async def demand_thawed(tx: Transaction, call: Call) -> None:
+    """No freeze of the backend keeps changes away, or comes before this transaction ends. Raises Refused."""
+    backend = call.context.settings.backend
+    if await tx.frozen(backend):
+        text = f"Modification operations are not allowed on frozen storage backends: {backend} is, until it is thawed."
+        raise Refused(text, kind="conflict")
 
 
 def alone(instance: Instance) -> Instance:
@@ -113,6 +124,7 @@ async def record(
     limit: float | None = None,
 ) -> Operation:
     """Save the rows, the operation and the event of one change. `limit`: seconds, where not those of the settings."""
+    await demand_thawed(tx, call)
     operation = Operation(
         id=str(uuid4()),
         group_id=_group_of(about),
