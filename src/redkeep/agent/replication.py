@@ -26,13 +26,8 @@ from redkeep.decide.fencing import (
     may_write,
 )
 from redkeep.decide.sites import has_its_site
-<<<<<<< HEAD
-from redkeep.errors import NotNow, Refused
-from redkeep.model.facts import Assignment, ServerFacts
-=======
 from redkeep.errors import NotNow, RedkeepError, Refused
-from redkeep.model.facts import Assignment
->>>>>>> 6513d4b (fencing: servers guard themselves while enough replicas follow; how long failovers take, and why)
+from redkeep.model.facts import Assignment, ServerFacts
 from redkeep.model.topology import Role
 from redkeep.redis import admin as words
 from redkeep.redis import conf, info
@@ -159,21 +154,19 @@ class Replication:
         await self._server.connection.run(*words.await_replicas(count, self._server.record.spec.version))
         return None
 
-<<<<<<< HEAD
     async def write_canary(self) -> ServerFacts:
         """See `WriteCanary`. A message is no write: a fenced primary passes it on as well."""
         self._server.require_process()
         said = await self._server.connection.run(("PUBLISH", CANARY_CHANNEL, "."), words.REPLICATION)
         self._server.see(said[-1])
         return self._server.facts
-=======
+
     async def expect_absence(self, patience: float) -> None:
         """See `ExpectAbsence`."""
         self._server.require_process()
         self._lower_guard(patience)
         if not self.fenced and not self._server.record.held:
             await self._server.connection.run(*self.open_writes())
->>>>>>> 6513d4b (fencing: servers guard themselves while enough replicas follow; how long failovers take, and why)
 
     # --- what goes on by itself -----------------------------------------------------------------------------------
 
