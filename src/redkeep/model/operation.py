@@ -35,6 +35,9 @@ class Kind(StrEnum):
     CONFIGURE_CLUSTER = "configure_cluster"
     REBALANCE_CLUSTER = "rebalance_cluster"
     DELETE_CLUSTER = "delete_cluster"
+    FAIL_OVER_SHARD = "fail_over_shard"
+    PROMOTE_SHARD_REPLICA = "promote_shard_replica"
+    MEND_CLUSTER = "mend_cluster"
 
 
 class State(StrEnum):
@@ -50,7 +53,7 @@ class State(StrEnum):
         return self in (State.PENDING, State.RUNNING)
 
 
-URGENT = frozenset({Kind.FAIL_OVER})
+URGENT = frozenset({Kind.FAIL_OVER, Kind.FAIL_OVER_SHARD})
 """Kinds that overtake whatever else a group has waiting."""
 
 BACKGROUND = frozenset({Kind.CREATE_BACKUP, Kind.DELETE_BACKUP})
