@@ -130,8 +130,9 @@ class Run:
     async def change(self) -> AsyncIterator[Transaction]:
         """Change rows, provided that the lease still holds; the operation's state is written with them.
 
-        Raises StaleEpoch when somebody else has the lease. Inside the block `group` and `instances` are as the store
-        has them now: build what is saved from them, since the API may have changed them since they were last read.
+        Raises StaleEpoch when somebody else has the lease, and Refused when the operation was told to stop. Inside the
+        block `group` and `instances` are as the store has them now: build what is saved from them, since the API may
+        have changed them since they were last read.
         """
         async with self.tools.store.begin() as tx:
             await self._read(tx, lock=True)
@@ -145,6 +146,16 @@ class Run:
             seen = found.group.epoch if found else 0
             raise StaleEpoch(f"the lease of group {self.group.id} is lost", seen=seen)
         self.group, self.instances, self.cluster = found.group, found.instances, found.cluster
+        self._heed(found.operations, found.now)
+
+    def _heed(self, open_ones: Iterable[Operation], now: float) -> None:
+        """Somebody may have said meanwhile that the operation's time is over. Raises Refused once, so that it is given
+        up in order; what giving it up writes is not stopped again."""
+        said = next((one.deadline for one in open_ones if one.id == self.operation.id), 0.0)
+        if said and said < self.operation.deadline:
+            self.operation = replace(self.operation, deadline=said)
+            if said <= now:
+                raise Refused("It was stopped on request.", kind="busy")
 
     async def alter(
         self,
@@ -207,6 +218,7 @@ class Run:
             users=self.group.users,
             durability=self.group.durability,
             parameters=instance.parameters,
+            cluster=instance.shard is not None,
         )
 
     def topology(self, primary_id: str | None, among: Iterable[Instance] | None = None) -> Topology:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from redkeep.errors import RedkeepError, Refused, StaleEpoch
 from redkeep.model.instance import Event
@@ -32,17 +32,11 @@ from redkeep.operations import (
     roll_group,
     update_users,
 )
+from redkeep.operations.cluster_strategy import RedisTaskManagerStrategy
 from redkeep.operations.context import Overtaken, Run, Tools
+from redkeep.operations.runbook import Runbook
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Runbook:
-    """How an operation is done, and how the rows look when it is given up."""
-
-    run: Callable[[Run], Awaitable[None]]
-    give_up: Callable[[Run, str], Awaitable[None]]
 
 
 RUNBOOKS: Mapping[Kind, Runbook] = {
@@ -62,6 +56,7 @@ RUNBOOKS: Mapping[Kind, Runbook] = {
     Kind.BECOME_INDEPENDENT: Runbook(become_independent.run, become_independent.give_up),
     Kind.CREATE_BACKUP: Runbook(create_backup.run, create_backup.give_up),
     Kind.DELETE_BACKUP: Runbook(delete_backup.run, delete_backup.give_up),
+    **RedisTaskManagerStrategy().runbooks(),
 }
 
 CRASHES_ALLOWED = 5
@@ -85,10 +80,18 @@ def next_up(operations: Sequence[Operation], now: float) -> Operation | None:
 class Runner:
     """Works on groups for one manager."""
 
-    def __init__(self, tools: Tools, holder: str, *, lease_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        holder: str,
+        *,
+        lease_seconds: float = 5.0,
+        runbooks: Mapping[Kind, Runbook] = RUNBOOKS,
+    ) -> None:
         self._tools = tools
         self._holder = holder
         self._lease_seconds = lease_seconds
+        self._runbooks = runbooks
         self._overtaken: dict[str, asyncio.Event] = {}
 
     def overtake(self, group_id: str) -> None:
@@ -136,7 +139,7 @@ class Runner:
             await self._run_one(run, found.now)
 
     async def _run_one(self, run: Run, now: float) -> None:
-        book = RUNBOOKS[run.operation.kind]
+        book = self._runbooks[run.operation.kind]
         run.operation = replace(run.operation, attempts=run.operation.attempts + 1, state=State.RUNNING)
         limit = max(0.0, run.operation.deadline - now) if run.operation.deadline else None
         try:

@@ -42,6 +42,7 @@ from redkeep.testing.servers import RedisProcess, free_port
 from redkeep.vault import Vault
 
 PROJECT = "admin"
+MEMBER = {"flavorRef": 1, "volume": {"size": 1}}
 
 
 class Killed(BaseException):
@@ -185,6 +186,33 @@ class Stack:
         await self.call("POST", "/instances", {"instance": body})
         members = [one for one in await self.rows() if one.replica_of == primary["id"]]
         return [primary, *[await self.until(one.id, "ACTIVE") for one in members]]
+
+    async def create_cluster(
+        self, name: str = "c", primaries: int = 3, replicas: int = 0, *, version: str | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Order a cluster and wait until it is ready; the shown cluster."""
+        body: dict[str, Any] = {"name": name, "instances": [MEMBER] * primaries, "replicas_per_shard": replicas, **more}
+        if version:
+            body["datastore"] = {"type": "redis", "version": version}
+        made = (await self.call("POST", "/clusters", {"cluster": body}))["cluster"]
+        self.passwords[name] = made["password"]
+        return await self.until_free(made["id"])
+
+    async def act_on(self, cluster_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """One action, and wait until it is done; the shown cluster."""
+        await self.call("POST", f"/clusters/{cluster_id}", body)
+        return await self.until_free(cluster_id)
+
+    async def until_free(self, cluster_id: str, limit: float = 60.0) -> dict[str, Any]:
+        """Wait until nothing is being done with a cluster; a task that was given up is an error."""
+        deadline = time.monotonic() + limit
+        while True:
+            shown: dict[str, Any] = (await self.call("GET", f"/clusters/{cluster_id}"))["cluster"]
+            if shown["task"]["name"] == "NONE" and "fault" not in shown:
+                return shown
+            if "fault" in shown or time.monotonic() > deadline:
+                raise AssertionError(f"{shown['name']} is {shown['task']['name']}: {shown}")
+            await asyncio.sleep(0.02)
 
     async def until(self, instance_id: str, status: str, limit: float = 30.0) -> dict[str, Any]:
         """Wait for a status; ERROR ends the wait with what the instance says of it."""

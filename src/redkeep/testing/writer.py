@@ -89,6 +89,10 @@ class Writer:
         client, missing = reader or self.client, []
         for start in range(0, len(self.acknowledged), PAGE):
             page = self.acknowledged[start : start + PAGE]
-            values = await client.execute("MGET", *(f"{self.prefix}:{number}" for number in page))
+            keys = [f"{self.prefix}:{number}" for number in page]
+            if client.mode == "cluster":  # the keys are in different slots
+                values = await asyncio.gather(*(client.execute("GET", key) for key in keys))
+            else:
+                values = await client.execute("MGET", *keys)
             missing += [number for number, value in zip(page, values, strict=True) if value is None]
         return missing
