@@ -181,8 +181,14 @@ def doctor(state_dir: Path, config_file: Path | None, verbose: bool) -> None:
 
 @main.command()
 @click.option("--keep", is_flag=True, help="Leave the state directory behind.")
-def demo(keep: bool) -> None:
+@click.option("--sites", is_flag=True, help="Show two sites and three managers instead: failover and back, under load.")
+@click.option("--instances", type=click.IntRange(1, 200), default=50, help="With --sites: how many.  [default: 50]")
+def demo(keep: bool, sites: bool, instances: int) -> None:
     """Show the main job on real servers: replicate, promote, kill, restart; with figures. Takes about a minute."""
+    if sites:
+        from redkeep.demo_sites import run as run_sites  # noqa: PLC0415
+
+        sys.exit(_run(run_sites(instances=instances)))
     from redkeep.demo import run  # noqa: PLC0415
 
     sys.exit(_run(run(keep=keep)))

@@ -155,8 +155,9 @@ class Replication:
         return None
 
     async def write_canary(self) -> ServerFacts:
-        """See `WriteCanary`. A message is no write: a fenced primary passes it on as well."""
+        """See `WriteCanary`."""
         self._server.require_process()
+        self.require_open()
         said = await self._server.connection.run(("PUBLISH", CANARY_CHANNEL, "."), words.REPLICATION)
         self._server.see(said[-1])
         return self._server.facts
@@ -167,6 +168,12 @@ class Replication:
         self._lower_guard(patience)
         if not self.fenced and not self._server.record.held:
             await self._server.connection.run(*self.open_writes())
+
+    def require_open(self) -> None:
+        """Raises NotNow while writes are held: what Redis takes for a possible write would wait, and whoever is to end
+        that would wait behind it."""
+        if self.fenced or self._server.record.held:
+            raise NotNow(f"{self._server.id} accepts no writes at the moment")
 
     # --- what goes on by itself -----------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ return found
 
 async def sample(server: Server, order: SampleKeys) -> tuple[tuple[str, str], ...]:
     """Key (in hexadecimal) and digest of each. Raises what the server raises."""
+    server.replication.require_open()
     return await sample_of(server.admin, order.keys, order.count)
 
 

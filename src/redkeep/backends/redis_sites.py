@@ -4,7 +4,7 @@ In order, each group is promoted as any planned change: nothing is lost, both si
 begun unless every group that has a replica there is seen to be in step. Forced, the old site is not asked: the row of
 the backend has denied it its word, which is waited out; what may be lost is named.
 
-Options of a `replication_device`: `parallel`, how many groups move at a time (16).
+Options of a `replication_device`: `parallel`, how many groups move at a time (8).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from redkeep.ports import BackendContext
 
 log = logging.getLogger(__name__)
 
-PARALLEL = 16
+PARALLEL = 8
+"""More would be through sooner, and each would keep its writers waiting for longer."""
 MOST_NAMED = 5
 """Groups that one message names."""
 

@@ -36,6 +36,8 @@ class Writer:
     """Writes of which nobody can know whether they ran."""
     refused: int = 0
     """Writes that are known not to have run."""
+    pause: float = 0.0
+    """Seconds between two writes, where many write at once."""
     _task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Writer:
@@ -66,6 +68,8 @@ class Writer:
             else:
                 self.times.append(time.monotonic())
                 self.acknowledged.append(number)
+            if self.pause:
+                await asyncio.sleep(self.pause)
 
     async def further(self, count: int, limit: float = 20.0) -> None:
         """Wait until that many more writes were acknowledged. Raises TimeoutError."""
