@@ -17,12 +17,12 @@ from urllib.parse import quote, unquote, urlsplit
 from oslo_config import cfg, types
 
 from redkeep.agent.settings import AgentSettings
-from redkeep.api.settings import ApiSettings
+from redkeep.api.settings import FLAVORS, ApiSettings
 from redkeep.decide.liveness import Patience
 from redkeep.decide.recovery import Limits
 from redkeep.errors import Refused
 from redkeep.manager.settings import ManagerSettings
-from redkeep.model.instance import DEFAULT_SITE
+from redkeep.model.instance import DEFAULT_SITE, Flavor
 from redkeep.model.site import FAILBACK, Backend, ReplicationTarget
 from redkeep.model.topology import Address
 from redkeep.redis.conf import Tuning
@@ -63,7 +63,15 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.StrOpt("htpasswd", help="Users and bcrypt hashes. The default is htpasswd in the state directory."),
         cfg.IntOpt("token_lifetime", default=12 * 3600, min=60, help="Seconds for which a token is good."),
         cfg.IntOpt("max_instances", default=100, min=1, help="Instances that a project may have."),
+        cfg.IntOpt("max_ram_mb", default=256 * 1024, min=1, help="Memory that a project's flavors may add up to."),
         cfg.IntOpt("max_volume_gb", default=2048, min=1, help="Disk that a project's volumes may add up to."),
+        cfg.MultiStrOpt(
+            "flavor",
+            default=[f"{one.id}:{one.name}:{one.ram_mb}:{one.vcpus}" for one in FLAVORS],
+            help="A size to order by: ID:NAME:RAM_MB[:VCPUS], RAM being what Redis may fill. Say it once for each, in "
+            "the file of every API and manager. Keep those that instances have: without its flavor a server that must "
+            "be started anew waits.",
+        ),
         cfg.StrOpt("region", default="RegionOne", help="Region named in the catalogue."),
     ],
     "backend": [
@@ -254,12 +262,30 @@ def _api(state_dir: Path, conf: Any, redis: Any) -> ApiSettings:
         htpasswd=Path(conf.htpasswd) if conf.htpasswd else state_dir / "htpasswd",
         token_lifetime_seconds=conf.token_lifetime,
         max_instances=conf.max_instances,
+        max_ram_mb=conf.max_ram_mb,
         max_volume_gb=conf.max_volume_gb,
+        flavors=_flavors(conf.flavor),
         region=conf.region,
         cluster_support=redis.cluster_support,
         cluster_strategy=redis.api_strategy,
         volume_support=redis.volume_support,
     )
+
+
+def _flavors(texts: Sequence[str]) -> tuple[Flavor, ...]:
+    flavors = tuple(_flavor(text) for text in texts)
+    if len({one.id for one in flavors}) < len(flavors) or not flavors:
+        raise ValueError("api.flavor: there must be one, and every ID comes once")
+    return flavors
+
+
+def _flavor(text: str) -> Flavor:
+    id_, _, rest = text.partition(":")
+    name, _, numbers = rest.partition(":")
+    sizes = numbers.split(":")
+    if id_ and name and len(sizes) <= 2 and all(size.isdecimal() and int(size) for size in sizes):
+        return Flavor(id_, name, *map(int, sizes))
+    raise ValueError(f"api.flavor: {text!r} does not look like ID:NAME:RAM_MB[:VCPUS]")
 
 
 def _backend(conf: Any) -> Backend:

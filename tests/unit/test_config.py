@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from redkeep.bootstrap import clouds_yaml, control_password, first_start, openrc
 from redkeep.config import Config, default_state_dir, load
 from redkeep.errors import Refused
+from redkeep.model.instance import Flavor
 from redkeep.model.topology import Address
 from redkeep.vault import Vault
 
@@ -35,6 +36,10 @@ def settings(state: Path, text: str = "") -> Config:
         ("[api]\nauth = maybe", "auth"),
         ("[api]\ntoken_lifetime = 1", "token_lifetime"),
         ("[api]\nlisten = not an address", "listen"),
+        ("[api]\nflavor = small", "api.flavor"),
+        ("[api]\nflavor = 1:small:0", "api.flavor"),
+        ("[api]\nflavor = 1:small:64:2:9", "api.flavor"),
+        ("[api]\nflavor = 1:small:64\nflavor = 1:large:640", "api.flavor"),
         ("[manager]\nword = 0.1", "word"),
         ("[manager]\nlease = -1", "lease"),
         ("[agent]\nports = 9000-8000", "ports"),
@@ -98,6 +103,13 @@ def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
     assert config.store_url == f"sqlite:///{tmp_path}/redkeep.db"
     assert (config.agent.port_low, config.agent.port_high) == (7000, 7999)
     assert config.agent.word_seconds <= max(config.manager.word_seconds, 3.0)
+
+
+def test_the_operator_says_which_sizes_can_be_ordered(tmp_path: Path) -> None:
+    config = settings(tmp_path, "[api]\nflavor = s:small:64\nflavor = l:large:640:4")
+
+    assert config.api.flavors == (Flavor("s", "small", 64), Flavor("l", "large", 640, vcpus=4))
+    assert config.manager.flavors.keys() == {"s", "l"}
 
 
 def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:

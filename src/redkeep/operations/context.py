@@ -203,8 +203,14 @@ class Run:
 
     # --- what servers are told ------------------------------------------------------------------------------------
 
+    def flavor(self, instance: Instance) -> Flavor:
+        """Raises NotNow when the operator has taken it out of the settings."""
+        if (flavor := self.tools.flavors.get(instance.flavor_id)) is None:
+            raise NotNow(f"{instance.name} has flavor {instance.flavor_id}, which [api] flavor does not name any more")
+        return flavor
+
     def spec(self, instance: Instance) -> ServerSpec:
-        flavor = self.tools.flavors[instance.flavor_id]
+        flavor = self.flavor(instance)
         if instance.address is None:
             raise Refused(f"{instance.name} has no place yet")
         return ServerSpec(
