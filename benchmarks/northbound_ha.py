@@ -33,19 +33,35 @@ KEY = "{bench}k"
 
 Write = Callable[[], Awaitable[Any]]
 
+_WATCH = """
+import socket, sys, time
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+while True:
+    peer.sendall(b"ROLE\\r\\n")
+    if b"master" in peer.recv(4096):
+        print(time.perf_counter(), flush=True)
+        break
+    time.sleep(0.001)
+"""
+"""Says when that server has become a primary. A process of its own: it must not wait for the one that is measured."""
+
 
 def run(options: Options) -> dict[str, Any]:
     with cluster_processes(version=options.version, timeout_ms=NODE_TIMEOUT_MS) as cluster:
-        return asyncio.run(_measure(cluster, max(2, options.runs // 3), options))
+        return asyncio.run(_measure(cluster, max(2, options.runs), options))
 
 
 async def _measure(cluster: ClusterProcesses, runs: int, options: Options) -> dict[str, Any]:
-    gaps: dict[str, dict[str, list[float]]] = {"failover": {}, "kill": {}}
+    gaps: dict[str, dict[str, list[float]]] = {"failover": {}, "kill": {}, "kill, after the election": {}}
     for _ in range(runs):
         for name, opened in (("ours", _ours), ("redis-py", _redis_py)):
             for event, cause in (("failover", _fail_over), ("kill", _kill)):
                 print(f"{event}: {name}", file=sys.stderr, flush=True)
-                gaps[event].setdefault(name, []).append(await _gap(cluster, opened, cause))
+                gap, after = await _gap(cluster, opened, cause)
+                gaps[event].setdefault(name, []).append(gap)
+                if cause is _kill:
+                    gaps["kill, after the election"].setdefault(name, []).append(after)
                 await asyncio.sleep(SPACING)
     known, commands = await _controllers(cluster)
     cases = {event: _case(said) for event, said in gaps.items()}
@@ -61,6 +77,7 @@ async def _measure(cluster: ClusterProcesses, runs: int, options: Options) -> di
             "runs": runs,
             "load_average": round(os.getloadavg()[0], 2),
             "gap": "from the fault to the first write that is acknowledged by the new primary; the median of the runs",
+            "after the election": "from the moment at which the new primary calls itself one: the driver's own share",
             "controllers": "Availability objects with a connection each, in one process, that share a client",
         },
     }
@@ -101,12 +118,13 @@ async def _gap(
     cluster: ClusterProcesses,
     opened: Callable[[ClusterProcesses], contextlib.AbstractAsyncContextManager[Write]],
     cause: Callable[[ClusterProcesses, int], int],
-) -> float:
-    """Seconds from the fault to the first write that began after the new primary's promotion or waited for it."""
+) -> tuple[float, float]:
+    """Seconds from the fault to the first write that began after the new primary's promotion or waited for it, and how
+    many of them were left when the new primary had been elected."""
     await asyncio.to_thread(wait_until, cluster.whole, "a whole cluster", 60.0)
     old = cluster.owner(_slot())
     acknowledged: list[float] = []
-    async with opened(cluster) as write:
+    async with _promotion(cluster.servers[cluster.replica_of(old)].port) as promoted, opened(cluster) as write:
         for _ in range(20):
             await write()
         enough = asyncio.Event()
@@ -123,8 +141,35 @@ async def _gap(
         await asyncio.to_thread(cluster.restart, old)
     moments = [fault, *(moment for moment in acknowledged if moment > fault)]
     gaps = [(after - before, after) for before, after in itertools.pairwise(moments)]
-    longest = max(gaps, default=(40.0, 0.0))
-    return longest[0] if cause is _fail_over else longest[1] - fault
+    longest = max(gaps, default=(40.0, fault + 40.0))
+    share = longest[1] - (promoted[0] if promoted else fault)
+    return longest[0] if cause is _fail_over else longest[1] - fault, share
+
+
+@asynccontextmanager
+async def _promotion(port: int) -> AsyncIterator[list[float]]:
+    """Filled with the moment at which that server becomes a primary."""
+    moments: list[float] = []
+    watch = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _WATCH, str(port), stdout=asyncio.subprocess.PIPE
+    )
+    assert watch.stdout is not None
+    await watch.stdout.readline()
+
+    async def read() -> None:
+        assert watch.stdout is not None
+        if line := await watch.stdout.readline():
+            moments.append(float(line))
+
+    reading = asyncio.create_task(read())
+    try:
+        yield moments
+    finally:
+        await asyncio.wait([reading], timeout=1.0)
+        reading.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            watch.kill()
+        await watch.wait()
 
 
 async def _write_on(write: Write, acknowledged: list[float], enough: asyncio.Event) -> None:
@@ -223,7 +268,7 @@ def table(found: Mapping[str, Any]) -> str:
     """For people."""
     lines = [f"{NAME}: ms to the first write after the fault, median of {found['config']['runs']} runs", ""]
     for event, case in found["cases"].items():
-        lines.append(f"{event:<12} ours {case['ours']:>9}   redis-py {case['peer']:>9}   {case['ratio']} times")
+        lines.append(f"{event:<26} ours {case['ours']:>9}   redis-py {case['peer']:>9}   {case['ratio']} times")
     known, commands = found["last_controller_knows_ms"], found["topology_commands_per_second"]
     lines += [f"{count:>5} controllers: the last knows after {ms} ms" for count, ms in known.items()]
     lines += [f"{count:>5} controllers: {rate} commands/s" for count, rate in commands.items()]

@@ -19,7 +19,7 @@ from redkeep.errors import OutcomeUnknown, Unavailable
 from redkeep.model.slots import SLOTS, ClusterView, key_of, parse_nodes, parse_redirect, slot_of
 from redkeep.model.topology import Address, Topology
 from redkeep.northbound.client import QUIET, Client, Command, OnTopology
-from redkeep.northbound.nodes import LOOK_TIMEOUT, Node
+from redkeep.northbound.nodes import LOOK_TIMEOUT, Node, ask_role
 from redkeep.northbound.wire import Connection, Login, ServerError
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,13 @@ LOOKS_FOR_A_NEWER = 8
 """Looks in a row, by then over about a second, for the view that explains a MOVED."""
 SILENT = 0.5
 """Seconds without a reply after which the others are asked whether that server has failed."""
+WATCH_SHARE = 0.02
+"""Of the time for which a primary has been missing, what passes between two questions to its replicas: who waits for an
+election waits at most two in a hundred longer, and many clients ask ever less often."""
+WATCH_PAUSES = (0.01, 0.25)
+"""Seconds, at the least and at the most."""
+WATCHED = 60.0
+"""Seconds after which a primary that nobody replaced is left to the looks."""
 ANNOUNCED = 0.4
 """Seconds for which a client that somebody announces changes to waits for that, before it reads by itself."""
 
@@ -53,6 +60,7 @@ class ClusterClient(Client):
         self._refusal: ServerError | None = None
         self._look_wanted = asyncio.Event()
         self._look_wanted.set()
+        self._watched: set[Address] = set()
         self._begin(self._look_whenever_wanted())
         self._begin(self._doubt_the_silent())
 
@@ -152,6 +160,44 @@ class ClusterClient(Client):
             for node in self._nodes.values():
                 if node.data is not None and node.alive and node.data.silence > SILENT:
                     self.doubt(f"{node.address} is silent")
+                    self._watch(node)
+
+    def _watch(self, node: Node) -> None:
+        """Have its replicas asked whether one of them has taken over, if it is a primary."""
+        if self._owns(node) and node.address not in self._watched and not self._closed:
+            self._watched.add(node.address)
+            self._begin(self._ask_successors(node))
+
+    async def _ask_successors(self, node: Node) -> None:
+        """They know first, and being asked costs them next to nothing: one word, no list of all nodes."""
+        begun = self._loop.time()
+        try:
+            while (missing := self._loop.time() - begun) < WATCHED and self._is_missed(node):
+                least, most = WATCH_PAUSES
+                await asyncio.sleep(min(most, max(least, missing * WATCH_SHARE)) * random.uniform(0.75, 1.25))  # noqa: S311
+                if self._loop.time() < self.announced_until:  # somebody asks for all of us
+                    continue
+                replicas = self._replicas_of(node)
+                answers = await asyncio.gather(*map(_has_taken_over, replicas))
+                for replica, taken_over in zip(replicas, answers, strict=True):
+                    if taken_over and replica.data is not None:
+                        await self._read(replica.data)
+        finally:
+            self._watched.discard(node.address)
+
+    def _is_missed(self, node: Node) -> bool:
+        """Still believed to be a primary, and not answering."""
+        answers = node.data is not None and node.alive and node.data.silence <= SILENT
+        return not answers and self._nodes.get(node.address) is node and self._owns(node)
+
+    def _owns(self, node: Node) -> bool:
+        """It is believed to be a primary, if one that has failed."""
+        return any(member.address == node.address for member in self.view.primaries)
+
+    def _replicas_of(self, node: Node) -> list[Node]:
+        ids = {member.id for member in self.view.members if member.address == node.address}
+        found = [self._nodes.get(member.address) for member in self.view.members if member.primary_id in ids]
+        return [one for one in found if one is not None and one.alive]
 
     async def _leave_it_to_the_announcer(self) -> None:
         """Wait for an announcement, when they are to be expected; with jitter, since many see the same failure."""
@@ -251,9 +297,19 @@ class ClusterClient(Client):
         """A connection was opened or lost."""
         if not node.alive and node.address in self.primaries:
             self.doubt(f"lost {node.address}")
+            self._watch(node)
         self._moved.ring()
 
     async def close(self) -> None:
         self._owners = [None] * SLOTS
         with contextlib.suppress(asyncio.CancelledError):
             await super().close()
+
+
+async def _has_taken_over(node: Node) -> bool:
+    try:
+        assert node.data is not None  # noqa: S101 (it is connected)
+        return (await ask_role(node.data)).primary is None
+    except (Unavailable, OutcomeUnknown, ServerError, ValueError) as error:
+        log.debug("%s does not say who it is: %s", node.address, error)
+        return False

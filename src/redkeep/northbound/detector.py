@@ -18,8 +18,8 @@ from typing import Any
 
 from redkeep.errors import OutcomeUnknown, Unavailable
 from redkeep.model.slots import SLOTS, ClusterView, Member, parse_nodes, slot_of
-from redkeep.model.topology import Address
-from redkeep.northbound.client import Client
+from redkeep.model.topology import Address, Topology
+from redkeep.northbound.client import Client, OnTopology
 from redkeep.northbound.connecting import connect
 from redkeep.northbound.link import Pause
 from redkeep.northbound.nodes import Node
@@ -98,6 +98,7 @@ class Detector:
     async def run(self) -> None:
         """Until cancelled."""
         self._client.on_trouble = lambda _: self.look_now()  # its own eyes count, too
+        self._client.on_topology = self._seen(self._client.on_topology)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hear_hints())
             loop = asyncio.get_running_loop()
@@ -111,6 +112,16 @@ class Detector:
                 except TimeoutError:
                     continue
                 await asyncio.sleep(ALERT / 5)  # hints come in crowds
+
+    def _seen(self, told: OnTopology | None) -> OnTopology:
+        """What its client finds out by itself is announced at once."""
+
+        def seen(topology: Topology) -> None:
+            self.look_now()
+            if told is not None:
+                told(topology)
+
+        return seen
 
     async def _turn(self) -> None:
         try:
