@@ -102,9 +102,8 @@ class Mover:
         marks = tuple((slot, self.order.target_node_id) for slot in movable)
         await self._insist(self.source, cluster.migrating(marks))
         at("migrating")
-        # what was written between the listing and the mark is not listed yet
-        pending = await self._with_keys(movable)
-        while pending:
+        pending = movable
+        while pending:  # again, since keys were written between the listing and the mark
             await self._hand_over([found[slot] for slot in pending if found[slot].keys], stride, at)
             pending = await self._with_keys(pending)
             found = dict(zip(pending, await self._list(pending, stride), strict=True)) if pending else {}

@@ -29,6 +29,7 @@ from redkeep.decide.recovery import (
 from redkeep.decide.sites import may_be_primary, may_write_at
 from redkeep.errors import RedkeepError
 from redkeep.manager.canary import Canary
+from redkeep.manager.clusters import ClusterWatch, is_cluster
 from redkeep.manager.membership import Membership
 from redkeep.manager.settings import ManagerSettings
 from redkeep.manager.sightings import Sightings
@@ -71,6 +72,9 @@ class Manager:
         self._news: dict[str, asyncio.Event] = {}
         self._repaired: dict[str, float] = {}
         self._degraded: dict[str, str] = {}
+        self._clusters = ClusterWatch(
+            tools.store, settings.limits, self._submit, self._hurry, settings.failover_deadline
+        )
         self._groups_by_instance: dict[str, str] = {}
         self._hosts_written: dict[str, tuple[float, Host]] = {}
         self._hints: set[asyncio.Future[None]] = set()
@@ -287,6 +291,10 @@ class Manager:
         return await tx.whole_group(instance.group_id) if instance else None
 
     async def _consider(self, view: GroupView, busy: bool) -> None:
+        if is_cluster(view.instances):
+            if await self._clusters.consider(view, busy):
+                self._work_on(view.group.id)
+            return
         verdict = judge(view, time.monotonic(), self._settings.limits)
         if isinstance(verdict, RestartPrimary) and len(view.instances) > 1:
             await self._look_at(view.instances)  # what is known may be from before they became fit to take its place
@@ -342,9 +350,13 @@ class Manager:
                 args |= {"take_over": True}
         if await self._submit(view.group, Kind.FAIL_OVER, args, verdict.reason, self._settings.failover_deadline):
             self._sightings.failed_over(view.group.id, time.monotonic())
-            self._runner.overtake(view.group.id)
-            self._background(self._bus.publish(HINTS, {**hint(view.group.id), "urgent": True}))
+            self._hurry(view.group.id)
         self._work_on(view.group.id)
+
+    def _hurry(self, group_id: str) -> None:
+        """Whoever works on the group makes room, be it another manager."""
+        self._runner.overtake(group_id)
+        self._background(self._bus.publish(HINTS, {**hint(group_id), "urgent": True}))
 
     def _background(self, act: Awaitable[object]) -> None:
         """Nobody waits for it, and its failure costs a second: the next look comes."""
