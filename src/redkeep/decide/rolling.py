@@ -6,11 +6,20 @@ from collections.abc import Iterable
 
 from redkeep.model.facts import Process, ServerFacts
 from redkeep.model.instance import Instance
+from redkeep.model.topology import Role
 
 
 def in_order(members: Iterable[Instance], primary_id: str | None) -> tuple[Instance, ...]:
     """The replicas by name, the primary last: what goes wrong goes wrong where nobody writes."""
     return tuple(sorted(members, key=lambda one: (one.id == primary_id, one.name, one.id)))
+
+
+def by_shards(members: Iterable[Instance]) -> tuple[tuple[Instance, ...], ...]:
+    """A cluster's members, shard by shard: the replicas of each by name, its primary last."""
+    found: dict[str, list[Instance]] = {}
+    for one in sorted(members, key=lambda one: (one.role is Role.PRIMARY, len(one.name), one.name, one.id)):
+        found.setdefault(one.shard or "", []).append(one)
+    return tuple(tuple(found[label]) for label in sorted(found, key=lambda label: (len(label), label)))
 
 
 def not_in_step(facts: ServerFacts | None, primary: ServerFacts | None, mark: int) -> str | None:

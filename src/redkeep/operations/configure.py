@@ -19,6 +19,12 @@ from redkeep.operations.context import Run
 
 
 async def run(run: Run) -> None:
+    await apply(run)
+    await run.note(summary(run), run.arg("instance"))
+
+
+async def apply(run: Run) -> None:
+    """Every member has the values, and is given back."""
     wanted = _applied(run.operation.args)
     first, *others = in_order(run.members, run.group.primary_id)
     run.mark("first", 0.2)
@@ -30,7 +36,6 @@ async def run(run: Run) -> None:
 
     run.mark("record", 1.0)
     await run.settle(_ours(run), Status.ACTIVE)
-    await run.note(_summary(run, wanted), run.arg("instance"))
 
 
 async def give_up(run: Run, reason: str) -> None:
@@ -60,9 +65,11 @@ def _applied(said: Mapping[str, Any]) -> Applied:
     return Applied(said["configuration"], tuple((name, value) for name, value in said["parameters"]))
 
 
-def _summary(run: Run, wanted: Applied) -> str:
+def summary(run: Run) -> str:
+    """What has been configured, and what waits."""
+    wanted = _applied(run.operation.args)
     values = ", ".join(f"{name} {value!r}" for name, value in wanted.parameters) or "the defaults"
-    later = ", ".join(waiting(run.instance(run.arg("instance"))))
+    later = ", ".join(sorted({name for one in run.members for name in waiting(one)}))
     return f"configured: {values}; with the next restart: {later or 'nothing'}"
 
 

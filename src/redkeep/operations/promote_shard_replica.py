@@ -31,7 +31,12 @@ CATCH_UP = 1.0
 
 
 async def run(run: Run) -> None:
-    new = run.instance(run.arg("instance"))
+    await promote(run, run.instance(run.arg("instance")))
+    await _settle(run)
+
+
+async def promote(run: Run, new: Instance) -> None:
+    """All of it but giving the members back, for other runbooks too; safe to call again."""
     run.mark("look", 0.1)
     old = await _until_fit(run, new)
     if old is not None:
@@ -41,21 +46,21 @@ async def run(run: Run) -> None:
     await until_agreed(run, cluster_members(run), AGREE_LIMIT)
     run.mark("record", 1.0)
     seen = await see(run)
-    if seen.primaries.get(new.shard or "") != new:
+    lead = seen.primaries.get(new.shard or "")
+    if lead is None or lead.id != new.id:
         raise NotNow(f"{new.name} is not the primary of its shard")
     await adopt(run, seen, f"{new.name} is primary of shard {new.shard}; nothing was lost")
-    await _settle(run)
 
 
 async def give_up(run: Run, reason: str) -> None:
     """Writers go on where they can: a primary that was held and has not yielded is released."""
-    await _release_held(run)
+    await release_held(run)
     await _settle(run, reason)
 
 
 async def _switch(run: Run, old: Instance, new: Instance) -> None:
     """Once the old primary's last offset is known nothing is written anywhere until the new one has it."""
-    run.operation = replace(run.operation, choice={"old": old.id})
+    run.operation = replace(run.operation, choice={**run.operation.choice, "old": old.id})
     run.mark("choose", 0.3)
     await run.note(f"{new.name} was chosen to be promoted")
 
@@ -131,7 +136,7 @@ async def _finish_yield(run: Run, new: Instance) -> None:
         await run.tell(old, ClusterYield(old.id, run.group.id, run.group.epoch, patience=2 * CATCH_UP))
 
 
-async def _release_held(run: Run) -> None:
+async def release_held(run: Run) -> None:
     old = run.find(run.operation.choice.get("old"))
     if old is None:
         return

@@ -11,12 +11,15 @@ from redkeep.model.cluster import ClusterTask
 from redkeep.operations.context import Run
 from redkeep.operations.membership import fail, finish
 from redkeep.operations.parting import part, stay_after_all
+from redkeep.operations.shifting import drain
 
 TASK = ClusterTask.SHRINKING_CLUSTER
 
 
 async def run(run: Run) -> None:
     names = [one.name for one in run.instances if one.id in run.arg("instances")]
+    if run.operation.args.get("drain") and "forget" not in run.operation.choice:
+        await drain(run, run.arg("instances"))
     await part(run, run.arg("instances"))
 
     run.mark("record", 1.0)
