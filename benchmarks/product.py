@@ -51,7 +51,7 @@ class Redkeep:
 
     def _start(self) -> httpx.Client:
         port, low = free_port(), _free_range(8)
-        (self.directory / "redkeep.conf").write_text(f"[agent]\nports = {low}-{low + 7}\n")
+        (self.directory / "redkeep.conf").write_text(f"[agent]\nports = {low}-{low + 7}\n[api]\nmax_replicas = 4\n")
         with (self.directory / "up.log").open("wb") as log:
             self._up = subprocess.Popen(
                 (

@@ -72,6 +72,9 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "the file of every API and manager. Keep those that instances have: without its flavor a server that must "
             "be started anew waits.",
         ),
+        cfg.IntOpt(
+            "max_replicas", default=3, min=1, max=16, help="Replicas that one order may ask for; upstream's is 3."
+        ),
         cfg.StrOpt("region", default="RegionOne", help="Region named in the catalogue."),
     ],
     "backend": [
@@ -165,6 +168,9 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
         cfg.FloatOpt("stopped_limit", default=0.2, min=0.05, help="Seconds that a stopped process is waited for."),
         cfg.FloatOpt("silent_limit", default=5.0, min=0.2, help="Seconds that a silent server is waited for."),
         cfg.BoolOpt("diskless_sync", default=True, help="Primaries send their data to replicas without a file."),
+        cfg.ListOpt(
+            "file_sync_versions", default=[], help="Redis versions (6.2, 7.0) whose primaries send it through a file."
+        ),
         cfg.IntOpt("diskless_sync_delay", default=0, min=0, help="Seconds that a primary waits for more replicas."),
     ],
 }
@@ -265,6 +271,7 @@ def _api(state_dir: Path, conf: Any, redis: Any) -> ApiSettings:
         max_ram_mb=conf.max_ram_mb,
         max_volume_gb=conf.max_volume_gb,
         flavors=_flavors(conf.flavor),
+        max_replicas=conf.max_replicas,
         region=conf.region,
         cluster_support=redis.cluster_support,
         cluster_strategy=redis.api_strategy,
@@ -340,7 +347,11 @@ def _agent(state_dir: Path, conf: Any, word: float) -> AgentSettings:
         word_seconds=word,
         heartbeat_interval=conf.heartbeat,
         patience=Patience(stopped=conf.stopped_limit, silent=conf.silent_limit),
-        tuning=Tuning(diskless_sync=conf.diskless_sync, diskless_sync_delay=conf.diskless_sync_delay),
+        tuning=Tuning(
+            diskless_sync=conf.diskless_sync,
+            diskless_sync_delay=conf.diskless_sync_delay,
+            file_sync_versions=frozenset(conf.file_sync_versions),
+        ),
     )
 
 

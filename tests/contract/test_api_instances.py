@@ -84,6 +84,17 @@ async def test_the_servers_secrets_are_sealed(keep: World) -> None:
     assert len({keep.vault.unseal(secrets.admin), keep.vault.unseal(secrets.replication), made["password"]}) == 3
 
 
+async def test_an_order_asks_for_as_many_replicas_as_is_configured(keep: World) -> None:
+    source = await keep.instance()
+    order = {"name": "r", "replica_of": source.id, "replica_count": 4}
+
+    answer = await keep.call("POST", "/instances", {"instance": order})
+
+    assert fault(answer)[0] == 400
+    assert "one order may ask for 3" in fault(answer)[2]
+    assert await keep.operations() == []
+
+
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
@@ -107,7 +118,7 @@ async def test_the_servers_secrets_are_sealed(keep: World) -> None:
         ({"datastore": {"type": "mysql"}}, 404, "Datastore 'mysql'"),
         ({"datastore": {"type": "redis", "version": "3.2"}}, 400, "7.0, 6.2"),
         ({"replica_count": 2}, 400, "replica_count needs replica_of"),
-        ({"replica_count": 4}, 400, "instance.replica_count"),
+        ({"replica_count": 17}, 400, "instance.replica_count"),
         ({"replica_of": "no-id"}, 400, "instance.replica_of"),
         ({"replica_of": "00000000-0000-0000-0000-000000000000"}, 404, "cannot be found"),
         ({"nics": [{"network_id": "a"}, {"network_id": "b"}]}, 400, "instance.nics"),

@@ -108,6 +108,45 @@ async def test_servers_refuse_writes_without_as_many_replicas_as_promised(durabi
             await found.eventually(as_promised, what="what its promise asks of it")
 
 
+async def test_a_configuration_group_changes_the_promise_of_a_running_group_and_gives_it_back() -> None:
+    async with stack() as found:
+        await found.start_agent()
+        await found.start_manager()
+        await group(found, "async", 2)
+        (primary,) = await of_role(found, Role.PRIMARY)
+        order = {
+            "name": "safe",
+            "values": {"redkeep-durability": "sync"},
+            "datastore": {"type": "redis", "version": primary.version},
+        }
+        made = (await found.call("POST", "/configurations", {"configuration": order}))["configuration"]
+        seeds = [str(one.address) for one in await found.rows()]
+        async with await connect(seeds, password=found.passwords["db"]) as client:
+
+            async def attached(configuration_id: str | None, confirmations: int) -> None:
+                (source,) = await of_role(found, Role.PRIMARY)
+                body = {"instance": {"configuration": configuration_id}}
+                await found.call("PUT", f"/instances/{source.id}", body)
+                await found.until(source.id, "ACTIVE")
+
+                async def told() -> bool:
+                    return client.confirmations == confirmations
+
+                await found.eventually(told, what="the news of another promise")
+
+            await attached(made["id"], 1)
+            assert {one.configuration_id for one in await found.rows()} == {made["id"]}
+            async with Writer(client) as writer:
+                await writer.further(100)
+                server(found, primary, signal.SIGKILL)
+                await writer.further(100)
+            assert await writer.lost() == []
+            assert client.confirmations == 1, "the promise is of the group, whoever is its primary"
+
+            await found.idle()
+            await attached(None, 0)
+
+
 async def test_a_group_of_one_accepts_writes_whatever_it_promises() -> None:
     async with stack() as found:
         await found.start_agent()

@@ -142,7 +142,8 @@ def test_what_redkeep_keeps_is_not_offered_and_the_refusal_says_why(version: str
     ("values", "words"),
     [
         ({"appendonly": "no", "save": ""}, "append-only file"),
-        ({"min-replicas-to-write": 1}, "durability"),
+        ({"min-replicas-to-write": 1}, "redkeep-durability"),
+        ({"redkeep-durability": "perhaps"}, "async, bounded, sync"),
         ({"maxmemory": "1gb"}, "flavor"),
         ({"hz": 0}, "hz must be from 1 to 500"),
         ({"hz": "many"}, "hz must be a whole number"),

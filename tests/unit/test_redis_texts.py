@@ -220,3 +220,22 @@ def test_a_member_of_a_cluster_takes_its_role_from_the_cluster(spec: ServerSpec,
     assert any("+restore-asking" in rules for rules in said["user"])
     assert not any(name.startswith("cluster") for name in alone)
     assert not any("cluster" in rules or "restore" in rules for rules in alone["user"])
+
+
+def test_synchronisation_goes_through_a_file_for_the_versions_that_the_operator_names() -> None:
+    tuning = conf.Tuning(file_sync_versions=frozenset({"6.2"}))
+
+    assert not tuning.is_diskless("6.2")
+    assert tuning.is_diskless("7.0")
+    assert not conf.Tuning(diskless_sync=False).is_diskless("7.0")
+
+
+@given(specs, st.sampled_from(["async", "bounded", "sync"]))
+def test_what_is_redkeeps_own_is_no_line_of_redis_conf(spec: ServerSpec, durability: str) -> None:
+    spec = replace(spec, parameters=(("redkeep-durability", durability), ("hz", "20")))
+
+    said = directives(rendered(spec, conf.Tuning(), "a", "b"))
+
+    assert not [name for name in said if name.startswith("redkeep")]
+    assert said["hz"] == ["20"]
+    assert "redkeep-durability" not in conf.live_parameters(spec, conf.Tuning())

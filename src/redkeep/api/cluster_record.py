@@ -10,10 +10,10 @@ from redkeep.api.call import Call
 from redkeep.api.cluster_scene import ClusterScene
 from redkeep.api.record import demand, record
 from redkeep.decide import clusters
-from redkeep.decide.parameters import carried_over, loss
+from redkeep.decide.parameters import DURABILITY, carried_over, loss
 from redkeep.errors import Refused
 from redkeep.model.cluster import Cluster, ClusterTask
-from redkeep.model.instance import Configuration, Instance, Status
+from redkeep.model.instance import Configuration, Instance, Parameters, Status
 from redkeep.model.operation import Kind
 from redkeep.ports import Transaction
 
@@ -43,6 +43,14 @@ def moved(scene: ClusterScene, status: Status) -> tuple[Instance, ...]:
     return tuple(replace(one, status=status, updated=scene.now) for one in serving)
 
 
+def require_rules_of_redis(values: Parameters) -> None:
+    """Raises Refused for what a cluster cannot promise."""
+    if DURABILITY in dict(values):
+        raise Refused(
+            f"{DURABILITY} is of sets of replicas: a cluster has Redis' own rules. Take it out of the values."
+        )
+
+
 def configuring(scene: ClusterScene, configuration: Configuration | None) -> Intent:
     """All members are to have these values, and those to come too. Members in ERROR take them with their next start.
 
@@ -50,6 +58,7 @@ def configuring(scene: ClusterScene, configuration: Configuration | None) -> Int
     """
     demand(clusters.may_change(scene.cluster))
     values = configuration.values if configuration else ()
+    require_rules_of_redis(values)
     for one in scene.members:
         if reason := loss(one.parameters, carried_over(values, one.version), one.version):
             raise Refused(f"{one.name}: {reason}")

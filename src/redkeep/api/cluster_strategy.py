@@ -14,7 +14,7 @@ from uuid import uuid4
 from redkeep.api import configurations
 from redkeep.api.call import Call
 from redkeep.api.catalogue import find_version, ordered_version
-from redkeep.api.cluster_record import Intent, configuring, moved, take
+from redkeep.api.cluster_record import Intent, configuring, moved, require_rules_of_redis, take
 from redkeep.api.cluster_scene import ClusterScene
 from redkeep.api.cluster_schemas import ClusterAction, ClusterOrder, MemberOrder
 from redkeep.api.instances import refuse_unoffered
@@ -96,6 +96,7 @@ class RedisApiStrategy:
         configuration = (
             await configurations.ordered(tx, call, order.configuration, version) if order.configuration else None
         )
+        require_rules_of_redis(configuration.values if configuration else ())
         cluster = replace(cluster, configuration_id=configuration.id if configuration else None)
         members, zones = await _ordered(tx, call, cluster, (), order.instances, hosts, now, configuration)
         cluster = replace(cluster, members_made=len(members))

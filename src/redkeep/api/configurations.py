@@ -36,7 +36,7 @@ from redkeep.api.schemas import (
     UpdateConfiguration,
 )
 from redkeep.decide import lifecycle
-from redkeep.decide.parameters import carried_over, effective, find, loss, offered, validate, waiting
+from redkeep.decide.parameters import DURABILITY, carried_over, effective, find, loss, offered, validate, waiting
 from redkeep.errors import Refused
 from redkeep.model.instance import Applied, Configuration, Instance, Parameters, Status
 from redkeep.model.operation import Kind
@@ -92,7 +92,7 @@ async def defaults(call: ThisCall, instance_id: InstanceId) -> DefaultConfigurat
     """What the servers of an instance have when nothing is attached."""
     async with call.context.store.read() as tx:
         scene = await look(tx, call, instance_id)
-    values = effective((), scene.instance.version)
+    values = effective((), scene.instance.version) | {DURABILITY: scene.group.durability.value}
     return DefaultConfigurationReply(instance=DefaultConfiguration(configuration=values))
 
 

@@ -180,6 +180,8 @@ async def _create_replicas(call: Call, order: InstanceOrder, source_id: str) -> 
     """Flavor, volume and version are those of the source, whatever the order says: one stock client cannot help naming
     a flavor."""
     settings, count = call.context.settings, order.replica_count
+    if count > settings.max_replicas:
+        raise Refused(f"instance.replica_count: one order may ask for {settings.max_replicas}; order the others next.")
     async with call.context.store.begin() as tx:
         scene = await look(tx, call, source_id, lock=True)
         source = alone(scene.instance)

@@ -25,7 +25,8 @@ from redkeep.model.instance import Durability
 Absent = SkipJsonSchema[None]
 """None in here, left out on the wire."""
 
-MOST_REPLICAS = 3
+MOST_REPLICAS = 16
+"""In one order, whatever is configured."""
 MOST_USERS = 100
 LARGEST_SIZE = 2**31 - 1
 

@@ -70,6 +70,8 @@ class ApiSettings:
     """The class that knows what clusters of the datastore are, by its dotted name."""
     volume_support: bool = True
     """Members have volumes, of the size that is ordered. Without, they have the local storage of their flavor."""
+    max_replicas: int = 3
+    """Replicas that one order may ask for; upstream's number. All of an order share one synchronisation."""
     max_backups: int = 500
     """Backups that a project may have."""
     max_volume_gb: int = 2048

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from redkeep.decide.fencing import majority
-from redkeep.model.instance import Durability
+from redkeep.decide.parameters import DURABILITY
+from redkeep.model.instance import Durability, Group, Instance
 
 MAX_LAG_SECONDS = 10
 """`min-replicas-max-lag`: a replica that has not acknowledged for longer does not count."""
+
+
+def promised(group: Group, primary: Instance | None) -> Durability:
+    """What the group promises now: what its configuration group says, else what was ordered with it.
+
+    While a configuration is being changed its members differ; what counts is what the primary has.
+    """
+    said = dict(primary.parameters).get(DURABILITY) if primary is not None else None
+    return Durability(said) if said is not None else group.durability
 
 
 def min_replicas(durability: Durability, group_size: int, elsewhere: int = 0) -> int:

@@ -52,6 +52,8 @@ class Parameter:
     since: tuple[int, int] = (6, 2)
     formerly: str = ""
     """Its name before 7.0."""
+    own: bool = False
+    """Redkeep's, and no line of redis.conf."""
 
 
 def _integer(name: str, default: int, low: int = 0, high: int = MOST_INTEGER, *, formerly: str = "") -> Parameter:
@@ -69,6 +71,9 @@ def _memory(name: str, default: int, low: int, high: int) -> Parameter:
 def _enum(name: str, default: str, *options: str) -> Parameter:
     return Parameter(name, Type.ENUM, default, options=options)
 
+
+DURABILITY = "redkeep-durability"
+"""What the group promises of acknowledged writes: see `decide/durability.py`."""
 
 CATALOGUE = (
     # memory
@@ -135,6 +140,8 @@ CATALOGUE = (
     Parameter("databases", Type.INTEGER, "16", 16, 10000, restart_required=True),
     Parameter("io-threads", Type.INTEGER, "1", 1, 128, restart_required=True),
     Parameter("io-threads-do-reads", Type.BOOLEAN, "no", restart_required=True),
+    # Redkeep's own
+    Parameter(DURABILITY, Type.ENUM, "async", options=("async", "bounded", "sync"), own=True),
 )
 """In the order in which it is listed. Names are those of the newest version."""
 
@@ -142,7 +149,7 @@ _PERSISTENCE = (
     "every server keeps its append-only file: without one a primary comes back from a crash with an old copy, or "
     "empty, and takes its replicas along. Use `appendfsync` and `save` to choose how much is written"
 )
-_DURABILITY = "it can make a primary refuse every write. Use the durability of the group"
+_DURABILITY = f"it can make a primary refuse every write. Use `{DURABILITY}`"
 _REPLICATION = "Redkeep steers replication"
 _PLACE = "Redkeep decides where a server listens and keeps its files"
 
@@ -247,7 +254,14 @@ def live(parameters: Parameters, version: str) -> dict[str, str]:
     """Of those, what a running server can be told."""
     known = offered(version)
     every = effective(parameters, version)
-    return {name: value for name, value in every.items() if name in known and not known[name].restart_required}
+    told = {name for name, one in known.items() if not one.restart_required and not one.own}
+    return {name: value for name, value in every.items() if name in told}
+
+
+def for_redis(parameters: Parameters) -> Parameters:
+    """Those that are lines of redis.conf."""
+    own = {one.name for one in CATALOGUE if one.own}
+    return tuple((name, value) for name, value in parameters if name not in own)
 
 
 def _value(name: str, parameter: Parameter, value: object) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from redkeep.decide.durability import replicas_to_see
+from redkeep.decide.durability import promised, replicas_to_see
 from redkeep.decide.fencing import ON_THE_WAY, may_replace, sure_size
 from redkeep.decide.promotion import NobodyFit, most_current
 from redkeep.decide.sites import local, may_be_primary
@@ -158,7 +158,7 @@ def _members(view: GroupView, primary: Instance) -> list[Instance]:
 
 
 def _quorum(view: GroupView, primary: Instance) -> int:
-    return replicas_to_see(view.group.durability, len(_members(view, primary)))
+    return replicas_to_see(promised(view.group, primary), len(_members(view, primary)))
 
 
 def _is_gone(view: GroupView, facts: ServerFacts, limits: Limits) -> bool:

@@ -3,6 +3,8 @@ start. A replica goes first; when its Redis refuses a value, everybody has what 
 
 `args`: `instance`, the source; `configuration`, the group of parameters that is attached, or null; `parameters`, its
 values; `before`, an object with the same two.
+
+Where the durability changes, clients are told how many confirmations to wait for; what is promised holds from then on.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from redkeep.decide.parameters import carried_over, waiting
+from redkeep.decide.parameters import DURABILITY, carried_over, waiting
 from redkeep.decide.rolling import in_order
 from redkeep.model.instance import Applied, Instance, Status
 from redkeep.model.orders import Configure
@@ -34,6 +36,7 @@ async def apply(run: Run) -> None:
     for one in others:
         await _configure(run, one, wanted)
 
+    await _promise(run)
     run.mark("record", 1.0)
     await run.settle(_ours(run), Status.ACTIVE)
 
@@ -43,7 +46,19 @@ async def give_up(run: Run, reason: str) -> None:
     await run.alter(instances=lambda one: _with(one, before))
     for one in run.members:
         await run.try_tell(one, Configure(run.spec(one), run.group.epoch))
+    await _promise(run)
     await run.settle(_ours(run), Status.ACTIVE, f"The configuration was not changed: {reason}")
+
+
+async def _promise(run: Run) -> None:
+    """Servers and clients know what the group promises by now, if the change was one of that."""
+    said = {dict(_applied(args).parameters).get(DURABILITY) for args in (run.operation.args, run.arg("before"))}
+    if len(said) > 1 and run.group.primary_id is not None:
+        run.mark("promise", 0.9)
+        await run.alter(group=lambda group: replace(group, topology_epoch=group.epoch))
+        told = run.topology(run.group.primary_id)
+        await run.announce(told)
+        await run.brief_members(told)
 
 
 async def _configure(run: Run, instance: Instance, wanted: Applied) -> None:

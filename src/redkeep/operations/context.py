@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from redkeep.decide.durability import confirmations
+from redkeep.decide.durability import confirmations, promised
 from redkeep.decide.topology import assignment, elsewhere, members, topology
 from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch
 from redkeep.model.cluster import Cluster
@@ -222,7 +222,7 @@ class Run:
             process_limit_bytes=flavor.process_limit_bytes,
             secrets=self.group.secrets,
             users=self.group.users,
-            durability=self.group.durability,
+            durability=promised(self.group, instance),
             parameters=instance.parameters,
             cluster=instance.shard is not None,
         )
@@ -231,7 +231,7 @@ class Run:
         """The group with this primary, at the epoch of our lease."""
         told = topology(self.group.id, self.group.epoch, self.members if among is None else among, primary_id)
         remote = len(elsewhere(self.instances, told))
-        wanted = confirmations(self.group.durability, len(told.nodes) - remote, remote)
+        wanted = confirmations(promised(self.group, self.find(primary_id)), len(told.nodes) - remote, remote)
         return replace(told, confirmations=wanted)
 
     def assignment(self, instance: Instance, told: Topology) -> Assignment:

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
-from redkeep.decide.durability import replicas_to_see
+from redkeep.decide.durability import promised, replicas_to_see
 from redkeep.decide.fencing import CONFIRMED_UNSEEN, SELF_FENCE, may_replace, sure_size
 from redkeep.decide.promotion import Chosen, NobodyFit, most_current, unfitness
 from redkeep.decide.sites import local
@@ -121,7 +121,7 @@ def _choose(run: Run, old: Instance, facts: Mapping[str, ServerFacts]) -> Chosen
 
 def quorum(run: Run) -> int:
     """How many fit replicas must be seen so that the best of them has all that was promised."""
-    return replicas_to_see(run.group.durability, len(local(run.members, run.primary)))
+    return replicas_to_see(promised(run.group, run.primary), len(local(run.members, run.primary)))
 
 
 async def _not_there(run: Run, instances: list[Instance]) -> int:

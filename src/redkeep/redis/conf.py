@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redkeep.decide.durability import MAX_LAG_SECONDS
-from redkeep.decide.parameters import live
+from redkeep.decide.parameters import for_redis, live
 from redkeep.model.facts import ServerSpec
 from redkeep.model.instance import Parameters, RedisUser
 from redkeep.model.topology import Address
@@ -56,6 +56,13 @@ class Tuning:
     diskless_sync_delay: int = 0
     """Seconds that a primary waits for more replicas before it starts to send; `expected_replicas` cuts it short."""
     append_fsync: str = "everysec"
+    file_sync_versions: frozenset[str] = frozenset()
+    """Those (`major.minor`) that go through a file all the same."""
+
+    def is_diskless(self, version: str) -> bool:
+        """Whether primaries of that version send their data without a file."""
+        return self.diskless_sync and version not in self.file_sync_versions
+
     cluster_node_timeout_ms: int = 5000
     """How long a member of a Redis Cluster may be silent before the others elect a successor by themselves. An exit
     that an agent sees needs none of that."""
@@ -128,7 +135,7 @@ def _settable(spec: ServerSpec, tuning: Tuning) -> Parameters:
         "appendfsync": tuning.append_fsync,
         "save": "3600 1 300 100 60 10000",
     }
-    return tuple((operators | dict(spec.parameters)).items())
+    return tuple((operators | dict(for_redis(spec.parameters))).items())
 
 
 def _word(value: str) -> str:
@@ -156,7 +163,7 @@ def _replication(spec: ServerSpec, tuning: Tuning) -> list[str]:
         f"min-replicas-max-lag {MAX_LAG_SECONDS}",
         "replica-read-only yes",
         "replica-serve-stale-data yes",
-        f"repl-diskless-sync {'yes' if tuning.diskless_sync else 'no'}",
+        f"repl-diskless-sync {'yes' if tuning.is_diskless(spec.version) else 'no'}",
         f"repl-diskless-sync-delay {tuning.diskless_sync_delay}",
         "repl-diskless-load on-empty-db",
         f"repl-backlog-size {backlog}",
