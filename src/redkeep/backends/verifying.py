@@ -13,11 +13,12 @@ from redkeep.model.instance import Group, Instance
 from redkeep.model.orders import SampleKeys
 from redkeep.ports import BackendContext
 
-PARALLEL = 16
+PARALLEL = 8
 PATIENCE = 5.0
 """Seconds within which a replica must have applied what its primary had at the first look."""
 POLL = 0.05
-LOOK_LIMIT = 2.0
+LOOK_LIMIT = 5.0
+BUSY_PAUSE = 0.2
 SAMPLE = 20
 """Keys that are compared of each group."""
 
@@ -49,16 +50,21 @@ async def _look(context: BackendContext, group_id: str, site: str) -> str | None
 
 async def _compare(context: BackendContext, group: Group, primary: Instance, replica: Instance) -> str | None:
     """In step, and the same values under some keys. Those that change meanwhile say nothing."""
-    try:
-        before = await _sample(context, group, primary, ())
-        if reason := await in_step(context, primary, replica):
-            return reason
-        keys = tuple(before)
-        there = await _sample(context, group, replica, keys)
-        after = await _sample(context, group, primary, keys)
-    except RedkeepError as error:
-        return f"{replica.name} cannot be compared: {error}"
-    return differing(replica.name, before, there, after)
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            before = await _sample(context, group, primary, ())
+            if reason := await in_step(context, primary, replica):
+                return reason
+            keys = tuple(before)
+            there = await _sample(context, group, replica, keys)
+            after = await _sample(context, group, primary, keys)
+        except RedkeepError as error:
+            if asyncio.get_running_loop().time() > deadline:
+                return f"{replica.name} cannot be compared: {error}"
+            await asyncio.sleep(BUSY_PAUSE)
+        else:
+            return differing(replica.name, before, there, after)
 
 
 def differing(name: str, before: Mapping[str, str], there: Mapping[str, str], after: Mapping[str, str]) -> str | None:

@@ -60,7 +60,7 @@ class TwoSites:
 
     directory: Path
     control: RedisProcess
-    site_lease: float = 3.0
+    site_lease: float = 5.0
     ports: Mapping[str, int] = field(default_factory=lambda: {NORTH: free_port(), SOUTH: free_port()})
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -297,7 +297,7 @@ async def fleet(instances: Sequence[Ordered], *, pause: float = WRITE_PAUSE) -> 
 
 
 @asynccontextmanager
-async def two_sites(*, site_lease: float = 3.0) -> AsyncIterator[TwoSites]:
+async def two_sites(*, site_lease: float = 5.0) -> AsyncIterator[TwoSites]:
     """Both sites, running."""
     directory = Path(tempfile.mkdtemp(prefix="redkeep-sites-"))
     control = RedisProcess("requirepass secret", "appendonly yes").start()
