@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from redkeep.backends.base import BaseDriver
+from redkeep.errors import Refused
 from redkeep.model.site import FAILBACK, FailoverResult, ReplicationStatus, Volume, VolumeUpdate
 from redkeep.ports import BackendContext
 
@@ -41,7 +42,7 @@ class FakeStorage:
         """How often any driver was told that."""
         return sum(what == told for _, what in self.told)
 
-    def driver_class(self, *, active_active: bool = True) -> type[FakeDriver]:
+    def driver_class(self, *, active_active: bool = True) -> Callable[[BackendContext], FakeDriver]:
         """A class of drivers of this storage, as an entry point would give it."""
         storage = self
 
@@ -68,6 +69,9 @@ class FakeDriver(BaseDriver):
         storage.drivers[context.manager] = self
 
     async def failover(self, volumes: Sequence[Volume], secondary_id: str, *, forced: bool) -> FailoverResult:  # noqa: ARG002
+        known = (FAILBACK, *(one.backend_id for one in self.context.backend.targets))
+        if secondary_id not in known:
+            raise Refused(f"there is no target {secondary_id}")
         await self._hear(f"failover {secondary_id}")
         self.context.progress(0.5)
         if self._storage.hold is not None:
