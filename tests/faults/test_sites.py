@@ -203,11 +203,14 @@ async def test_sync_writes_wait_for_enough_of_their_own_site() -> None:
             assert wanted["min-replicas-to-write"] == "2"
         async with sites.writing() as writer:
             await writer.further(10)
-            with sites.stopped(south):
-                try:
-                    await writer.client.execute("SET", "waits", 1, timeout=1.0)
-                except (Unavailable, OutcomeUnknown):
-                    confirmed = False
-                else:
-                    confirmed = True
-            assert not confirmed
+            await writer.stop()
+            told = writer.client.topology
+
+            async def knows() -> bool:
+                return writer.client.topology.confirmations == 2
+
+            await sites.found.eventually(knows, what=f"a client that has heard what its group promises, not {told}")
+            await sites.agents[SOUTH].kill()  # which would end a server that hangs, and start it again
+            with sites.stopped(south), pytest.raises((Unavailable, OutcomeUnknown)):
+                await writer.client.execute("SET", "waits", 1, timeout=1.0)
+            assert await writer.client.execute("SET", "goes-on", 1, timeout=10.0)
