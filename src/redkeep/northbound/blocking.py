@@ -57,7 +57,10 @@ class LoopThread:
         self.loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have it done there; wait for the result."""
+        """Have it done there; wait for the result. Raises RuntimeError when called there: it would wait for itself."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("this waits for the event loop, and was called by it")
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def close(self) -> None:
