@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.real, pytest.mark.faults]
 @contextmanager
 def store_blocked(playing: Scene) -> Iterator[None]:
     """Nobody can write to the store: somebody sits on its lock."""
-    with closing(sqlite3.connect(playing.found.directory / "redkeep.db", isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(playing.found.directory / "redkeep.db", timeout=30, isolation_level=None)
+    ) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")

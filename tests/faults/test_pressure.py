@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.exceptions import RedisError
@@ -39,10 +40,23 @@ async def test_34_a_full_primary_says_oom_and_keeps_its_place() -> None:
         assert said.startswith("OOM") or "command not allowed when used memory" in said
         assert (await playing.primary()).id == primary.id
         assert not await failovers(playing)
+        assert (await shown(playing))["operating_status"] == "BLOCKED"
+        assert "OOM" in (await shown(playing))["fault"]["message"]
         async with playing.redis(primary) as redis:
             assert await redis.get("filler:0") is not None
             await redis.flushall()
         await playing.settled(servers=3)
+
+        async def well() -> bool:
+            return bool((await shown(playing))["operating_status"] == "HEALTHY")
+
+        await playing.found.eventually(well, what="the end of the alert")
+
+
+async def shown(playing: Scene) -> dict[str, Any]:
+    primary = await playing.primary()
+    instance: dict[str, Any] = (await playing.found.call("GET", f"/instances/{primary.id}"))["instance"]
+    return instance
 
 
 async def until_oom(playing: Scene) -> str:
@@ -85,6 +99,8 @@ async def test_35_on_a_starved_machine_nobody_is_replaced_and_writes_go_on() -> 
     assert playing.overlaps == []
 
 
+FOR_PEOPLE = {"diverged.py"}
+"""Modules that write the time of day into a file's name, and decide nothing by it."""
 WALL_CLOCKS = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}
 
 
@@ -98,7 +114,8 @@ def wall_clocks_read_in(file: Path) -> list[str]:
 @pytest.mark.parametrize("room", ["manager", "agent", "operations", "decide", "redis"])
 def test_35_nothing_that_fences_leases_or_fails_over_reads_the_time_of_day(room: str) -> None:
     """Words are counted on the monotonic clock, leases on the store's: a clock that jumps moves neither."""
-    read = [place for file in (ROOM / room).rglob("*.py") for place in wall_clocks_read_in(file)]
+    files = (file for file in (ROOM / room).rglob("*.py") if file.name not in FOR_PEOPLE)
+    read = [place for file in files for place in wall_clocks_read_in(file)]
 
     assert not read
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,7 @@ from tests.faults.scene import Scene, scene, writing
 
 from redkeep.model.instance import Instance
 from redkeep.redis.admin import Admin
-from redkeep.testing.stack import stack
+from redkeep.testing.stack import Stack, stack
 
 pytestmark = [pytest.mark.real, pytest.mark.faults]
 
@@ -104,9 +105,11 @@ async def test_19_a_primary_whose_disk_is_full_keeps_its_place_gives_its_data_an
             assert "MISCONF" in await until_refused(playing, primary)
             async with playing.redis(primary) as redis:
                 assert await redis.get("data:0") == "x" * 1000
+            await found.eventually(partial(is_shown, found, primary, blocked=True), 30, what="an alert")
 
             resize(found.directory / "host-1", "4g")
             await found.eventually(lambda: playing.accepts_writes(primary), 60, what="writes on a disk with room")
+            await found.eventually(partial(is_shown, found, primary, blocked=False), 60, what="the end of the alert")
             await found.start_agent("host-2")
             body = {"instance": {"name": "replica", "replica_of": primary.id}}
 
@@ -125,6 +128,20 @@ async def test_19_a_primary_whose_disk_is_full_keeps_its_place_gives_its_data_an
             for process in found.redis_processes():
                 process.kill()
                 process.wait(10)
+
+
+async def is_shown(found: Stack, one: Instance, *, blocked: bool) -> bool:
+    """The instance, its status and the events say that it refuses writes; or that it does not any more."""
+    shown = (await found.call("GET", f"/instances/{one.id}"))["instance"]
+    members = (await found.call("GET", "/status"))["members"]
+    health = next(member["health"] for member in members if member["id"] == one.id)
+    assert found.store is not None
+    async with found.store.read() as tx:
+        told = [event.text for event in await tx.events(instance_id=one.id) if event.kind == "alert"]
+    if blocked:
+        alert = shown.get("fault", {}).get("message", "")
+        return bool(shown["operating_status"] == "BLOCKED" and "disk" in alert and "disk" in health and told)
+    return bool(shown["operating_status"] == "HEALTHY" and "fault" not in shown and health == "ok" and len(told) > 1)
 
 
 async def until_refused(playing: Scene, primary: Instance) -> str:

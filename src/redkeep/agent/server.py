@@ -511,4 +511,5 @@ def _figures(said: Mapping[str, Any]) -> dict[str, Any]:
         "memory_used": int(said["used_memory"]),
         "memory_max": int(said["maxmemory"]),
         "redis_version": str(said["redis_version"]),
+        "trouble": info.trouble(said),
     }

@@ -399,7 +399,9 @@ class InstanceView(BaseModel):
     id: str
     name: str
     status: str
-    operating_status: str = Field(description="HEALTHY, RESTART_REQUIRED or ERROR; empty while it is busy")
+    operating_status: str = Field(
+        description="HEALTHY, BLOCKED (it refuses writes), RESTART_REQUIRED or ERROR; empty while it is busy"
+    )
     links: list[Link]
     flavor: FlavorReference
     datastore: DatastoreView

@@ -124,7 +124,7 @@ def health(instance: Instance, facts: ServerFacts | None, *, is_primary: bool) -
         return f"is {facts.role}, which is not its place"
     if facts.upstream is not None and not facts.upstream.link_up:
         return _progress(facts.upstream) if facts.upstream.syncing else "has lost its primary"
-    return "ok"
+    return facts.trouble or "ok"
 
 
 def _progress(link: Upstream) -> str:

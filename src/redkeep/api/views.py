@@ -24,6 +24,7 @@ from redkeep.api.schemas import (
     StandbyView,
     VolumeView,
 )
+from redkeep.decide.alerts import is_alert
 from redkeep.decide.parameters import Parameter, Type, name_in, offered, shown_status
 from redkeep.model.instance import Configuration, Flavor, Instance, Status
 
@@ -73,6 +74,11 @@ def replicas_by_source(instances: Iterable[Instance]) -> Mapping[str, list[str]]
     return found
 
 
+def _operating_status(instance: Instance, status: Status) -> str:
+    blocked = status in OPERATING_STATUS and status is not Status.ERROR and is_alert(instance.fault)
+    return "BLOCKED" if blocked else OPERATING_STATUS.get(status, "")
+
+
 def summary(instance: Instance, replica_ids: Sequence[str], call: Call) -> InstanceView:
     """An instance as a list shows it."""
     address, status = instance.address, shown_status(instance)
@@ -80,7 +86,7 @@ def summary(instance: Instance, replica_ids: Sequence[str], call: Call) -> Insta
         id=instance.id,
         name=instance.name,
         status=status,
-        operating_status=OPERATING_STATUS.get(status, ""),
+        operating_status=_operating_status(instance, status),
         links=links(call, "instances", instance.id),
         flavor=FlavorReference(id=public_id(instance.flavor_id), links=links(call, "flavors", instance.flavor_id)),
         datastore=DatastoreView(type=DATASTORE_NAME, version=instance.version),

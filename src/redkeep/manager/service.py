@@ -28,6 +28,7 @@ from redkeep.decide.recovery import (
 )
 from redkeep.decide.sites import may_be_primary, may_write_at
 from redkeep.errors import RedkeepError
+from redkeep.manager.alerts import Alerts
 from redkeep.manager.canary import Canary
 from redkeep.manager.clusters import ClusterWatch, is_cluster
 from redkeep.manager.membership import Membership
@@ -78,6 +79,7 @@ class Manager:
         self._groups_by_instance: dict[str, str] = {}
         self._hosts_written: dict[str, tuple[float, Host]] = {}
         self._hints: set[asyncio.Future[None]] = set()
+        self._alerts = Alerts(self._store, settings.name)
         self._asking: set[str] = set()
         """Groups about whose primary somebody is being asked."""
         self._stopping = asyncio.Event()
@@ -139,6 +141,8 @@ class Manager:
             await self._consider_owner(report.facts.instance_id)
         else:
             self._sightings.fold(report, now)
+            if news := self._alerts.news(report):
+                self._background(self._alerts.write(news))
 
     async def _on_hint(self, message: Message) -> None:
         group_id = str(message.body["group"])

@@ -124,6 +124,8 @@ class ServerFacts:
     memory_max: int = 0
     disk_used: int = 0
     redis_version: str = ""
+    trouble: str = ""
+    """For people: why it refuses writes though it runs in its role."""
     detail: str = ""
     """For people: why it is hung, with what status it exited."""
     transfer: Transfer | None = None

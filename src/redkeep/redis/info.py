@@ -8,6 +8,11 @@ from typing import Any
 from redkeep.model.facts import Follower, Upstream
 from redkeep.model.topology import Address, Role
 
+FULL = 0.99
+"""Share of its memory above which a server is full."""
+NEARLY_FULL = 0.95
+"""The same for one that has refused a write for it: while that is under way its own size counts as well."""
+
 
 def role(info: Mapping[str, Any]) -> Role:
     return Role.PRIMARY if info["role"] == "master" else Role.REPLICA
@@ -60,6 +65,20 @@ def keys(info: Mapping[str, Any]) -> int:
     """Keys in all databases."""
     databases = (value for name, value in info.items() if name.startswith("db") and isinstance(value, Mapping))
     return sum(int(database["keys"]) for database in databases)
+
+
+def trouble(info: Mapping[str, Any]) -> str:
+    """Why the server refuses writes though it runs and may accept them, for people; "" when it does not."""
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return "it cannot write its append-only file and refuses writes: is its disk full?"
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        return "its last save failed, so it may refuse writes (MISCONF): is its disk or its memory full?"
+    most, counted = int(info["maxmemory"]), int(info["used_memory"]) - int(info.get("mem_not_counted_for_evict", 0))
+    evicts = info["maxmemory_policy"] != "noeviction"
+    full = NEARLY_FULL if "errorstat_OOM" in info else FULL
+    if most and counted >= full * most and not evicts and info["role"] == "master":
+        return f"its {most >> 20} MB are full, and it refuses writes (OOM): resize it, or let it evict"
+    return ""
 
 
 def has_child(info: Mapping[str, Any]) -> bool:
