@@ -63,6 +63,9 @@ def clouds_yaml(config: Config, password: str) -> str:
         "      project_domain_id: default\n"
         f"    region_name: {json.dumps(config.api.region)}\n"
         "    identity_api_version: 3\n"
+        # Without these the SDK asks for a failover of a host in words that belong to a version it does not name.
+        '    volume_api_version: "3.26"\n'
+        '    block_storage_default_microversion: "3.26"\n'
     )
 
 
@@ -77,6 +80,7 @@ def openrc(config: Config, password: str) -> str:
         "OS_USER_DOMAIN_NAME": "Default",
         "OS_PROJECT_DOMAIN_NAME": "Default",
         "OS_IDENTITY_API_VERSION": "3",
+        "OS_VOLUME_API_VERSION": "3.26",
         "OS_REGION_NAME": config.api.region,
     }
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
