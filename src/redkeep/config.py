@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from oslo_config import cfg, types
 
+from redkeep.agent.guest import METHODS as GUEST_METHODS
 from redkeep.agent.settings import AgentSettings
 from redkeep.api.settings import FLAVORS, ApiSettings
 from redkeep.decide.liveness import Patience
@@ -28,6 +29,7 @@ from redkeep.model.topology import Address
 from redkeep.redis.conf import Tuning
 from redkeep.redis.versions import find_servers
 from redkeep.storage import StorageSettings
+from redkeep.strategies import load_class
 
 OPTIONS: dict[str, list[cfg.Opt]] = {
     "store": [
@@ -134,6 +136,16 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             "api_strategy",
             default="redkeep.api.cluster_strategy.RedisApiStrategy",
             help="Class of what the API does with clusters.",
+        ),
+        cfg.StrOpt(
+            "taskmanager_strategy",
+            default="redkeep.operations.cluster_strategy.RedisTaskManagerStrategy",
+            help="Class of what managers do with clusters.",
+        ),
+        cfg.StrOpt(
+            "guestagent_strategy",
+            default="redkeep.agent.guest.GuestAgentStrategy",
+            help="Class of what an agent tells a member of a cluster.",
         ),
         cfg.BoolOpt(
             "volume_support",
@@ -254,11 +266,23 @@ def _freeze(state_dir: Path, conf: cfg.ConfigOpts) -> Config:
             service_down_seconds=conf.manager.service_down_time,
             site_failover_limit_seconds=conf.manager.site_failover_limit,
         ),
-        manager=_manager(conf.manager, conf.backend, api),
-        agent=_agent(state_dir, conf.agent, conf.manager.word),
+        manager=replace(
+            _manager(conf.manager, conf.backend, api), taskmanager_strategy=conf.redis.taskmanager_strategy
+        ),
+        agent=replace(
+            _agent(state_dir, conf.agent, conf.manager.word),
+            guestagent_strategy=_class(conf.redis.guestagent_strategy, GUEST_METHODS),
+        ),
         backup=_backup(state_dir, conf.backup, conf.agent.host_id or socket.gethostname()),
         backend=_backend(conf.backend),
     )
+
+
+def _class(name: str, needs: Sequence[str]) -> Any:
+    try:
+        return load_class(name, needs=needs)
+    except Refused as error:
+        raise ValueError(str(error)) from error
 
 
 def _api(state_dir: Path, conf: Any, redis: Any) -> ApiSettings:

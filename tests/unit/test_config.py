@@ -50,6 +50,9 @@ def settings(state: Path, text: str = "") -> Config:
         ("[northbound]\nurl = redis://", "northbound.url"),
         ("[northbound]\nurl = redis://host:port", "northbound.url"),
         ("[northbound]\nport = 0.5", "port"),
+        ("[redis]\ncluster_support = perhaps", "cluster_support"),
+        ("[redis]\nguestagent_strategy = no.such.Class", "no.such.Class"),
+        ("[redis]\nguestagent_strategy = redkeep.config.Config", "cluster_meet"),
         ("[backend]\nname = a@b", "backend.name"),
         ("[backend]\nreplication_device = dr1", "replication_device"),
         ("[backend]\nreplication_device = site:paris", "replication_device"),
@@ -224,3 +227,20 @@ def test_backups_lie_in_the_state_directory_unless_another_place_is_named(tmp_pa
     assert (usual.url, usual.shared) == (f"file://{tmp_path}/a%20b/backups", False)
     assert (bucket.url, bucket.endpoint_url, bucket.shared) == ("s3://keep/x", "http://s3", True)
     assert usual.host_id == settings(tmp_path / "c").agent.host_id
+
+
+def test_the_strategies_of_clusters_are_settings(tmp_path: Path) -> None:
+    names = ("api_strategy", "taskmanager_strategy", "guestagent_strategy")
+    ours = settings(tmp_path / "default")
+    theirs = settings(
+        tmp_path / "other",
+        "[redis]\n" + "\n".join(f"{name} = redkeep.agent.guest.GuestAgentStrategy" for name in names),
+    )
+
+    assert ours.api.cluster_strategy == "redkeep.api.cluster_strategy.RedisApiStrategy"
+    assert ours.manager.taskmanager_strategy == "redkeep.operations.cluster_strategy.RedisTaskManagerStrategy"
+    assert ours.agent.guestagent_strategy.__name__ == "GuestAgentStrategy"
+    assert {theirs.api.cluster_strategy, theirs.manager.taskmanager_strategy} == {
+        "redkeep.agent.guest.GuestAgentStrategy"
+    }
+    assert settings(tmp_path / "off", "[redis]\ncluster_support = no").api.cluster_support is False

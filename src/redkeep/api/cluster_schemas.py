@@ -35,6 +35,8 @@ Weights = Annotated[
     Field(description="How much of the slots a member is to have, against 1 for all others; 0: none"),
 ]
 
+PACE = Field(Pace.GENTLE, description="Of the slots: `fast` is over soon, and costs clients more of their latency")
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -87,6 +89,7 @@ class CreateCluster(BaseModel):
 class Grow(_Strict):
     instances: list[MemberOrder] = Field(min_length=1, max_length=MOST_MEMBERS)
     rebalance: bool = Field(False, strict=True, description="Give them their share of the slots afterwards")
+    pace: Pace = PACE
 
 
 class LeavingMember(BaseModel):
@@ -96,11 +99,12 @@ class LeavingMember(BaseModel):
 class Shrink(_Strict):
     instances: list[LeavingMember] = Field(min_length=1, max_length=MOST_MEMBERS)
     drain: bool = Field(False, strict=True, description="Move their slots to the others first")
+    pace: Pace = PACE
 
 
 class Rebalance(_Strict):
     weights: Weights = {}
-    pace: Pace = Field(Pace.GENTLE, description="`fast` is over soon, and costs clients more of their latency")
+    pace: Pace = PACE
 
 
 class Upgrade(_Strict):

@@ -145,7 +145,7 @@ async def _grow(tx: Transaction, call: Call, scene: ClusterScene, asked: Asked) 
     new, zones = await _ordered(
         tx, call, cluster, scene.members, grow.instances, await tx.hosts(), scene.now, configuration
     )
-    args = {"instances": [one.id for one in new], "zones": zones, "rebalance": grow.rebalance}
+    args = {"instances": [one.id for one in new], "zones": zones, "rebalance": grow.rebalance, "pace": grow.pace}
     made = {"members_made": cluster.members_made + len(new)}
     return Intent(Kind.GROW_CLUSTER, args, ClusterTask.GROWING_CLUSTER, new, made)
 
@@ -158,7 +158,7 @@ async def _shrink(_tx: Transaction, _call: Call, scene: ClusterScene, asked: Ask
     verdict = demand(clusters.may_shrink(scene.cluster, scene.members, ids, held, drain=shrink.drain))
     if not shrink.drain and not any(facts.cluster for facts in asked.facts.values()):
         raise Unavailable("No agent of the cluster answers: which of its members hold slots cannot be known now.")
-    args = {"instances": list(verdict.members), "drain": shrink.drain}
+    args = {"instances": list(verdict.members), "drain": shrink.drain, "pace": shrink.pace}
     return Intent(Kind.SHRINK_CLUSTER, args, ClusterTask.SHRINKING_CLUSTER)
 
 

@@ -37,10 +37,12 @@ from redkeep.manager.sightings import Sightings
 from redkeep.model.facts import Confirmation, HostReport
 from redkeep.model.instance import FAILOVER_PAUSED, Event, Group, Host, Instance
 from redkeep.model.operation import BACKGROUND, Kind, Operation
+from redkeep.operations.cluster_strategy import METHODS
 from redkeep.operations.context import Tools
-from redkeep.operations.runner import Runner
+from redkeep.operations.runner import RUNBOOKS, Runner
 from redkeep.orders import HA, HINTS, MANAGERS, REPORTS, Exit, decode_report, encode_confirmation, hint
 from redkeep.ports import Body, Bus, Message, Store, Transaction, WholeGroup
+from redkeep.strategies import load_class
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,9 @@ class Manager:
         )
         self._sightings = Sightings(time.monotonic())
         tools = replace(tools, last_seen=self._sightings.last_seen)
-        self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds)
+        strategy = load_class(settings.taskmanager_strategy, needs=METHODS)()
+        books = {**RUNBOOKS, **strategy.runbooks()}
+        self._runner = Runner(tools, settings.name, lease_seconds=settings.lease_seconds, runbooks=books)
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._repaired: dict[str, float] = {}

@@ -17,6 +17,8 @@ class ManagerSettings:
     name: str
     """Names this manager among all; two that run at once must not share it."""
     flavors: Mapping[str, Flavor]
+    taskmanager_strategy: str = "redkeep.operations.cluster_strategy.RedisTaskManagerStrategy"
+    """The class that knows the runbooks of clusters, by its dotted name."""
     lease_seconds: float = 5.0
     """How long the operations of a manager that died wait for another one."""
     word_seconds: float = 1.5

@@ -1,6 +1,7 @@
 """Grow a cluster: new shards join, without slots, once all who are there agree; if asked, they get their share.
 
-`args`: `instances`, the new members; `zones`, where some of them are to be; `rebalance`, whether slots move to them.
+`args`: `instances`, the new members; `zones`, where some of them are to be; `rebalance`, whether slots
+move to them, and at which `pace`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ async def run(run: Run) -> None:
         raise Refused("the new members were deleted before they were made", kind="missing")
     await join(run, names)
     if run.operation.args.get("rebalance"):
-        await rebalance(run, {}, Pace.GENTLE)
+        await rebalance(run, {}, Pace(run.operation.args.get("pace", Pace.GENTLE)))
 
     run.mark("record", 1.0)
     await finish(run, TASK, f"{', '.join(run.instance(name).name for name in names)} joined")

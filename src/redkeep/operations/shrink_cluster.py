@@ -2,12 +2,13 @@
 
 Whom they are is saved before anybody is told to forget them, and from then on there is no way back.
 
-`args`: `instances`, who leaves; `drain`. `choice`: `forget`, what Redis calls them.
+`args`: `instances`, who leaves; `drain`, and at which `pace`. `choice`: `forget`, what Redis calls them.
 """
 
 from __future__ import annotations
 
 from redkeep.model.cluster import ClusterTask
+from redkeep.model.slots import Pace
 from redkeep.operations.context import Run
 from redkeep.operations.membership import fail, finish
 from redkeep.operations.parting import part, stay_after_all
@@ -19,7 +20,7 @@ TASK = ClusterTask.SHRINKING_CLUSTER
 async def run(run: Run) -> None:
     names = [one.name for one in run.instances if one.id in run.arg("instances")]
     if run.operation.args.get("drain") and "forget" not in run.operation.choice:
-        await drain(run, run.arg("instances"))
+        await drain(run, run.arg("instances"), Pace(run.operation.args.get("pace", Pace.GENTLE)))
     await part(run, run.arg("instances"))
 
     run.mark("record", 1.0)

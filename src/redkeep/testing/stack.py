@@ -198,10 +198,10 @@ class Stack:
         self.passwords[name] = made["password"]
         return await self.until_free(made["id"])
 
-    async def act_on(self, cluster_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def act_on(self, cluster_id: str, body: dict[str, Any], limit: float = 120.0) -> dict[str, Any]:
         """One action, and wait until it is done; the shown cluster."""
         await self.call("POST", f"/clusters/{cluster_id}", body)
-        return await self.until_free(cluster_id)
+        return await self.until_free(cluster_id, limit)
 
     async def until_free(self, cluster_id: str, limit: float = 60.0) -> dict[str, Any]:
         """Wait until nothing is being done with a cluster; a task that was given up is an error."""
