@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from benchmarks import northbound_ha, northbound_scale, northbound_throughput, resync
+from benchmarks import northbound_ha, northbound_scale, northbound_threads, northbound_throughput, resync
 
-NORTHBOUND: tuple[ModuleType, ...] = (northbound_throughput, northbound_scale, northbound_ha, resync)
+NORTHBOUND: tuple[ModuleType, ...] = (
+    northbound_throughput,
+    northbound_threads,
+    northbound_scale,
+    northbound_ha,
+    resync,
+)

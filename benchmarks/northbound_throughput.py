@@ -180,10 +180,17 @@ async def _pubsub(driver: Driver, owner: Address) -> float:
 
     await driver.hear(callback)
     sharded = isinstance(driver, Ours) and driver._client.sharded  # noqa: SLF001
-    payload = b'{"v":1,"id":"7-1",' + body(CHANNEL, {"n": 1, "what": "x" * 50}).encode()
-    parts = (b"SPUBLISH" if sharded else b"PUBLISH", feed_of(CHANNEL).live, payload)
+    said = body(CHANNEL, {"n": 1, "what": "x" * 50}).encode()
+    publish, channel = b"SPUBLISH" if sharded else b"PUBLISH", feed_of(CHANNEL).live
+    parts = (publish, channel, b'{"v":1,"id":"7-1","after":"7-1",' + said)  # as published: it names the one before
     command = b"*3\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
     await asyncio.sleep(0.1)
+    with redis.Redis(owner.host, owner.port) as first:
+        first.execute_command(publish, channel, b'{"v":1,"id":"7-1",' + said)
+    async with asyncio.timeout(30):
+        while not times:
+            await asyncio.sleep(0.01)
+    times.clear()
     publishing = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",

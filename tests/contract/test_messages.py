@@ -16,7 +16,7 @@ from tests.contract.northbound_world import VERSIONS, WORLDS, Awaited, Servers, 
 
 from redkeep.decide.catching_up import is_whole
 from redkeep.northbound import Message, Notice, Publisher, Subscriber, Tables, connect, sync
-from redkeep.northbound.messages import as_json, body, from_json, live
+from redkeep.northbound.messages import as_json, body, change, from_json, live
 from redkeep.northbound.places import feed_of
 from redkeep.northbound.scripts import PUBLISH
 
@@ -335,6 +335,23 @@ def test_what_is_published_is_what_arrives(channel: str, data: Any) -> None:
     message = live(channel, b'{"v":1,"id":"7-1","after":"6-0",' + body(channel, data).encode())
 
     assert (message.channel, message.id, message.after, message.data) == (channel, "7-1", "6-0", data)
+
+
+_WORDS = st.none() | st.text(st.characters()) | st.binary()
+
+
+@given(st.text(), st.text(), st.text(), _WORDS, _WORDS)
+def test_a_change_is_told_as_any_other_message_would_be(
+    channel: str, table: str, topic: str, key: Any, value: Any
+) -> None:
+    said = {
+        "table": table,
+        "action": "set",
+        "topic": topic or None,
+        "key": None if key is None else as_json(key),
+        "value": None if value is None else as_json(value),
+    }
+    assert change(channel, (table, topic), "set", key, value) == body(channel, said)
 
 
 @given(st.binary())

@@ -62,9 +62,32 @@ def test_replicas_attach_here_and_there() -> None:
     assert found["peer"] > 0
 
 
+def test_the_driver_for_threads_is_measured_against_its_peer() -> None:
+    found: dict[str, Any] = json.loads(bench("northbound-threads", "--json", "--runs", "1").stdout)
+
+    for said in found["servers"].values():
+        assert {"set_key, 1 threads", "get_key, 8 threads", "publish, 1 threads"} <= said["cases"].keys()
+        assert all(case["ours"] > 0 and case["peer"] > 0 for case in said["cases"].values())
+        assert all(0 < share < 2 for share in said["telling"].values())
+
+
 def test_without_a_name_they_are_listed() -> None:
     lines = bench().stdout.splitlines()
 
     assert {"crash-failover", "planned-promote", "hang-failover", "attach-replica"} <= {
         line.split()[0] for line in lines
     }
+
+
+@pytest.mark.timeout(300)
+def test_a_failover_between_sites_is_measured_beside_doing_it_by_hand() -> None:
+    arguments = ("site-failover", "--json", "--runs", "1", "--instances", "2", "--managers", "2")
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=True)
+
+    found: dict[str, Any] = json.loads(said.stdout)
+    case = found["instances"]["2"]
+    assert case["in_order"]["median"] > 0
+    assert case["floor"]["median"] > 0
+    assert case["forced"]["median"] >= case["forced_beyond_the_lease"]["median"] + 5, "the lease is waited out"
+    assert len(found["managers"]["2"]["samples"]) == 2

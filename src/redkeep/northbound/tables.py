@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from redkeep.decide.routing import Retry
 from redkeep.errors import OutcomeUnknown, Refused, Unavailable
 from redkeep.northbound.failures import KeyExists, KeyNotFound, TableNotFound
-from redkeep.northbound.messages import as_json, body
+from redkeep.northbound.messages import as_json, body, change
 from redkeep.northbound.places import Place, place_of, registry_of
 from redkeep.northbound.scripts import ALLOCATE, CREATE, DELETE, SET, UNDO, UNLINK, Door, Script
 from redkeep.northbound.wire import Argument, Reply
@@ -120,7 +120,7 @@ class BasicTables(Generic[V]):
         if self._registered.get((place.table, place.topic), 0.0) < time.monotonic():
             await self._register(place)
         if self._tell:
-            new = await self._write(place, {key: value})
+            new = await self._script(SET, place, *self._message(place, "set", key, value), _raw(key), _raw(value))
         else:  # the same with fewer steps: this is the hot path
             args = ("HSET", place.entries, _raw(key), _raw(value))
             try:
@@ -332,12 +332,11 @@ class BasicTables(Generic[V]):
         publish = "SPUBLISH" if self._door.sharded else "PUBLISH"
         if not self._tell:
             return "", KEPT, publish
-        data: dict[str, Any] = {"table": place.table, "action": action, "topic": place.topic or None}
-        data["key"] = None if key is None else as_json(key)
-        data["value"] = None if value is None else as_json(value)
-        if keys is not None:
-            data["keys"] = keys
-        return body(place.feed.channel, data), KEPT, publish
+        about = (place.table, place.topic)
+        if keys is None:
+            return change(place.feed.channel, about, action, key, value), KEPT, publish
+        data = {"table": about[0], "action": action, "topic": about[1] or None, "key": None, "value": None}
+        return body(place.feed.channel, {**data, "keys": keys}), KEPT, publish
 
     async def _read(self, slot: int, *args: Argument) -> Reply:
         return await self._door.send(slot, args, retry="always", timeout=self._timeout)
