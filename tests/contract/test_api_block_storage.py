@@ -15,6 +15,7 @@ from tests.contract.site_rows import a_team, cluster_row, service_rows
 
 from redkeep.model.site import ReplicationStatus
 
+CLUSTER = "managers@redis"
 HEADER = "OpenStack-API-Version"
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}")
 
@@ -329,6 +330,24 @@ async def test_a_filter_that_means_nothing_is_refused(keep: World, query: str, v
 
     assert fault(answer)[0] == 400
     assert message in fault(answer)[2]
+
+
+async def test_g12_g15_g16_what_is_known_to_be_wrong_elsewhere_is_right(keep: World) -> None:
+    """Filters are parsed, switches are kept, a missing body and junk in a header are 400, `binary` counts."""
+    await a_team(keep.store, CLUSTER, "m1@redis", frozen=True)
+
+    filtered = [
+        (await ask(keep, "GET", f"/clusters?{query}")).json()["clusters"] for query in ("frozen=True", "frozen=0")
+    ]
+    await ask(keep, "PUT", "/os-services/disable", {"host": "m1@redis", "binary": "cinder-volume"})
+    kept = (await service_rows(keep.store))["m1@redis"].disabled
+    empty = await keep.http.put("/v3/os-services/failover", headers={HEADER: "volume 3.26"})
+    junk = await keep.http.get("/v3/os-services", headers={HEADER: "volume 3.26 junk"})
+    other = await ask(keep, "GET", "/clusters/managers?binary=nova")
+
+    assert [len(found) for found in filtered] == [1, 0]
+    assert kept
+    assert [answer.status_code for answer in (empty, junk, other)] == [400, 400, 404]
 
 
 async def test_clusters_begin_with_version_3_7(keep: World) -> None:

@@ -158,11 +158,12 @@ async def test_a_freeze_waits_for_a_change_that_saw_none(store: Store) -> None:
     assert order == ["changed", "frozen"]
 
 
-async def test_a_service_that_has_been_silent_for_long_is_forgotten(store: Store) -> None:
+async def test_a_service_that_has_been_silent_for_long_is_forgotten_and_a_cluster_without_any(store: Store) -> None:
     alone = a_cluster("alone@redis", solitary=True)
     await saved(
         store,
         a_cluster(),
+        a_cluster("left@redis", frozen=True),
         alone,
         a_service("old", heartbeat_at=5.0),
         a_service("young", heartbeat_at=50.0),

@@ -166,9 +166,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory: Path, **options: Any) -> AsyncIterator[Scene]:
-    """An empty one. `options`: settings of all managers."""
-    store = await open_store(f"sqlite:///{directory}/rows.db")
+async def scene(directory: Path, url: str = "", **options: Any) -> AsyncIterator[Scene]:
+    """An empty one. `url`: of a database other than a file in the directory. `options`: settings of all managers."""
+    store = await open_store(url or f"sqlite:///{directory}/rows.db")
     exchange = MemoryExchange()
     api_bus = MemoryBus(exchange, name="api")
     settings = ApiSettings(auth="noauth", hook_wait_seconds=30.0)

@@ -423,6 +423,48 @@ async def test_g18_who_has_not_followed_is_named_whether_up_or_down(site: Scene)
     assert (await site.shown())["redkeep:failover"]["followed"] == 6
 
 
+async def test_g18_a_host_that_is_down_may_be_named_and_the_others_do_it(site: Scene) -> None:
+    await site.start_all("m1", "m2")
+    await site.members["m2"].kill()
+
+    answer = await site.put("failover", host="m2@redis", backend_id="dr1")
+
+    assert answer.status_code == 202
+    await site.settled("dr1", "m1")
+
+
+async def test_g19_whoever_looks_at_whatever_moment_sees_rows_that_agree(site: Scene) -> None:
+    await site.start_all("m1", "m2", "m3")
+    seen: set[tuple[str, ...]] = set()
+
+    async def look() -> None:
+        while True:
+            async with site.store.read() as tx:
+                cluster, members = await tx.service_cluster(CLUSTER), await tx.services()
+            assert cluster is not None
+            states = {one.replication_status for one in members}
+            seen.add((cluster.replication_status, *sorted(states)))
+            if cluster.replication_status is S.FAILING_OVER:
+                assert states == {S.FAILING_OVER}
+            for one in members:
+                there = one.applied_epoch == cluster.epoch
+                assert one.replication_status is (cluster.replication_status if there else S.FAILING_OVER)
+                assert not there or one.active_backend_id == cluster.active_backend_id
+            assert {one.frozen for one in members} == {cluster.frozen}
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    for target in ("dr1", "dr2", "default"):
+        await site.ask(target)
+        await site.put("freeze", cluster=CLUSTER)
+        await site.settled(target)
+        await site.put("thaw", cluster=CLUSTER)
+    assert not looking.done() or looking.result()
+    looking.cancel()
+
+    assert len(seen) > 3
+
+
 async def test_g20_another_backends_cluster_of_the_same_name_is_another_one(site: Scene) -> None:
     await site.start("m1")
     await site.start("other", backend=Backend(name="slow", targets=TARGETS))
@@ -474,8 +516,9 @@ async def test_what_may_pass_is_tried_again_and_costs_no_attempt(site: Scene) ->
     assert site.storage.count("failover dr1") == 3
 
 
-async def test_a_doer_that_lost_its_lease_writes_nothing(site: Scene) -> None:
-    """It sleeps through it, as a machine that is suspended: another one finishes, the sleeper finds that out."""
+async def test_g14_a_doer_that_lost_its_lease_writes_nothing(site: Scene) -> None:
+    """Each write is made on a condition that is checked. It sleeps through its lease, as a machine that is suspended:
+    another one finishes, the sleeper finds that out."""
     site.storage.hold = asyncio.Event()
     sleeper = await site.start("m1", lease_seconds=30.0)
     await site.ask("dr1")

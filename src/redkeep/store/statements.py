@@ -176,11 +176,9 @@ PRUNE = (
     delete(events).where(events.c.at < bindparam("before")),
     delete(operations).where(operations.c.finished < bindparam("before")),
     delete(services).where(services.c.heartbeat_at < bindparam("before")),
-    delete(service_clusters).where(
-        service_clusters.c.solitary, ~exists().where(services.c.cluster_id == service_clusters.c.id)
-    ),
+    delete(service_clusters).where(~exists().where(services.c.cluster_id == service_clusters.c.id)),
 )
-"""Whatever is still open has not finished. A service cluster of its own goes with its only service."""
+"""Whatever is still open has not finished. A service cluster goes with its last service: nobody could thaw it."""
 
 # --- Leases: one compare-and-set each ----------------------------------------------------------------------------
 
