@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import NoReturn
 
-from benchmarks import attach_replica, crash_failover, hang_failover, planned_promote
+from benchmarks import attach_replica, crash_failover, hang_failover, planned_promote, site_failover
 from benchmarks.contest import Options
 from benchmarks.figures import table
 from benchmarks.northbound import NORTHBOUND
 from benchmarks.writing import Failed
 
 BENCHMARKS: Mapping[str, ModuleType] = {
-    module.NAME: module for module in (crash_failover, hang_failover, planned_promote, attach_replica, *NORTHBOUND)
+    module.NAME: module
+    for module in (crash_failover, hang_failover, planned_promote, attach_replica, site_failover, *NORTHBOUND)
 }
 """Each module says in the first line of its docstring what it measures."""
 
@@ -36,7 +37,9 @@ def main() -> int:
         megabytes=asked.data_mb,
         peers=tuple(asked.peers.split(",")) if asked.peers else None,
         load_seconds=asked.load_seconds,
-        replicas=tuple(int(count) for count in asked.replicas.split(",")),
+        replicas=_counts(asked.replicas),
+        instances=_counts(asked.instances),
+        managers=_counts(asked.managers),
     )
     try:
         found = BENCHMARKS[asked.name].run(options)
@@ -64,7 +67,17 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--replicas", default="1,2,4", metavar="N,M", help="attach-replica: how many at once, by turns (default: 1,2,4)"
     )
+    parser.add_argument(
+        "--instances", default="10,50", metavar="N,M", help="site-failover: how many move, by turns (default: 10,50)"
+    )
+    parser.add_argument(
+        "--managers", default="2,10,50", metavar="N,M", help="site-failover: how many follow (default: 2,10,50)"
+    )
     return parser
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(count) for count in text.split(",") if count)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -33,6 +33,10 @@ class Options:
     """How long `hang-failover` keeps all cores busy, looking for failovers that nobody needs."""
     replicas: tuple[int, ...] = (1, 2, 4)
     """How many `attach-replica` attaches at once, by turns."""
+    instances: tuple[int, ...] = (10, 50)
+    """How many `site-failover` moves, by turns."""
+    managers: tuple[int, ...] = (2, 10, 50)
+    """How many `site-failover` tells of it, by turns."""
 
 
 def contest(

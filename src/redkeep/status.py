@@ -51,8 +51,11 @@ def render(report: Report, *, as_json: bool = False) -> str:
     if not report.members:
         return f"There is no instance yet: openstack database instance create --help\n{backends}".rstrip()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("NAME", "ROLE", "ADDRESS", "REDIS", "STATUS", "LAG", "KEYS", "MEMORY", "HOST", "HEALTH"):
+    sites = any(one.get("site") for one in report.members)
+    for name in ("NAME", "ROLE", "ADDRESS", "REDIS", "STATUS", "LAG", "KEYS", "MEMORY", "HOST"):
         table.add_column(name, justify="right" if name in ("LAG", "KEYS", "MEMORY") else "left")
+    for name in (*(("SITE",) if sites else ()), "HEALTH"):
+        table.add_column(name)
     for one in report.members:
         indent = "" if one["role"] == "primary" else "  "
         table.add_row(
@@ -65,6 +68,7 @@ def render(report: Report, *, as_json: bool = False) -> str:
             str(one["keys"]) if one.get("keys") is not None else "-",
             f"{_bytes(one.get('memory_used'))}/{_bytes(one.get('memory_max'))}",
             one.get("host") or "-",
+            *((one.get("site") or "-",) if sites else ()),
             one["health"],
         )
     screen = Console(file=StringIO(), width=160)

@@ -37,6 +37,8 @@ class Member(BaseModel):
     status: str
     version: str
     host: str | None = None
+    site: str | None = None
+    """Where it is, when the backend has several."""
     address: str | None = None
     health: str
     """`ok`, or in words what is wrong."""
@@ -72,7 +74,10 @@ async def index(
     facts = await look_at(call.context.bus, instances)
     ours = {one.group_id for one in instances}
     return StatusReport(
-        members=[member(one, groups[one.group_id], facts) for one in _in_order(instances, groups)],
+        members=[
+            member(one, groups[one.group_id], facts, sites=bool(call.context.settings.sites.targets))
+            for one in _in_order(instances, groups)
+        ],
         operations=[_at_work(one) for one in operations if one.group_id in ours],
         backends=[sentence(team) for team in found if team.services],
     )
@@ -83,7 +88,7 @@ def _at_work(operation: Operation) -> str:
     return f"{operation.kind}: {operation.step or operation.state}{why}"
 
 
-def member(instance: Instance, group: Group, facts: dict[str, ServerFacts]) -> Member:
+def member(instance: Instance, group: Group, facts: dict[str, ServerFacts], *, sites: bool = False) -> Member:
     """One line of the report."""
     mine, primary = facts.get(instance.id), facts.get(group.primary_id or "")
     is_primary = group.primary_id == instance.id
@@ -97,6 +102,7 @@ def member(instance: Instance, group: Group, facts: dict[str, ServerFacts]) -> M
         status=shown_status(instance),
         version=instance.version,
         host=instance.host_id,
+        site=instance.site or None if sites else None,
         address=str(instance.address) if instance.address else None,
         health=health(instance, mine, is_primary=is_primary),
         lag_bytes=lag_bytes(mine, primary) if mine and primary and known and not is_primary else None,

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +203,12 @@ class TwoSites:
 
     async def fail_over(self, target: str, *, forced: bool, limit: float = READY_LIMIT) -> tuple[float, dict[str, Any]]:
         """Seconds until the storage had moved, and the cluster once every manager that is up had followed."""
-        began = time.monotonic()
         await self.ask(target, forced=forced)
         await self.until(self.has_ended, limit, f"the end of a failover to {target}")
-        took = time.monotonic() - began
         await self.until(self._all_followed, limit, "managers that follow")
-        return took, await self.cluster()
+        shown = await self.cluster()
+        asked, ended = (datetime.fromisoformat(shown[PROGRESS][name]) for name in ("requested_at", "finished_at"))
+        return (ended - asked).total_seconds(), shown
 
     async def has_ended(self) -> bool:
         """The failover is over, one way or another."""
