@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from redkeep.model.slots import SLOTS, ClusterView, parse_nodes
 from redkeep.model.topology import Address
+from redkeep.testing.netns import Net
 from redkeep.testing.servers import RedisProcess, free_port
 
 PATIENCE = 30.0
@@ -39,14 +40,18 @@ class ClusterProcesses:
         primaries: int = 3,
         replicas: int = 3,
         timeout_ms: int = 1000,
+        net: Net | None = None,
     ) -> None:
+        """With a `net` each node lives on a host of its own there, the first on host 1."""
         self._version = version
+        self._net = net
         self._directives = (
             "cluster-enabled yes",
             f"cluster-node-timeout {timeout_ms}",
             "cluster-replica-validity-factor 0",
             "repl-diskless-sync no",
             "appendonly no",
+            *(["protected-mode no"] if net else []),
             *directives,
         )
         self.servers: list[RedisProcess] = []
@@ -63,7 +68,9 @@ class ClusterProcesses:
 
     def add(self) -> int:
         """Start one more node that knows nobody; its place."""
-        server = RedisProcess(*self._directives, version=self._version, port=free_port())
+        place = len(self.servers) + 1
+        host, within = (self._net.address(place), self._net.command(place)) if self._net else ("127.0.0.1", [])
+        server = RedisProcess(*self._directives, version=self._version, port=free_port(), host=host, within=within)
         self.servers.append(server)
         server.start()
         return len(self.servers) - 1
@@ -84,7 +91,7 @@ class ClusterProcesses:
         for n in places:
             for other in places:
                 if n < other:
-                    self.order(n, "CLUSTER", "MEET", "127.0.0.1", self.servers[other].port)
+                    self.order(n, "CLUSTER", "MEET", self.servers[other].address.host, self.servers[other].port)
         wait_until(lambda: all(len(self.view(n).members) >= len(places) for n in places), "nodes that know each other")
 
     def replicate(self, n: int, primary: int) -> None:
@@ -94,7 +101,8 @@ class ClusterProcesses:
         """One slot and its keys, as redis-cli does."""
         self.begin_move(slot, source, target)
         while keys := self.order(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
-            self.order(source, "MIGRATE", "127.0.0.1", self.servers[target].port, "", 0, 5000, "KEYS", *keys)
+            where = self.servers[target].address
+            self.order(source, "MIGRATE", where.host, where.port, "", 0, 5000, "KEYS", *keys)
         self.end_move(slot, source, target)
 
     def begin_move(self, slot: int, source: int, target: int) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from redis import Redis
@@ -47,14 +47,21 @@ class RedisProcess:
     """One redis-server with an empty configuration but for what is asked. It survives `kill` and may start again."""
 
     def __init__(
-        self, *directives: str, version: str | None = None, port: int | None = None, host: str = "127.0.0.1"
+        self,
+        *directives: str,
+        version: str | None = None,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        within: Sequence[str] = (),
     ) -> None:
+        """`within` is put before the command, as `ip netns exec ...` is."""
         servers = find_servers()
         self.program = servers[version] if version else next(iter(servers.values()))
         self.port = port or free_port()
         self.address = Address(host, self.port)
         self.directory = Path(tempfile.mkdtemp(prefix="redkeep-test-redis-"))
         self._directives = directives
+        self._within = within
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -73,7 +80,9 @@ class RedisProcess:
         )
         conf = self.directory / "redis.conf"
         conf.write_text(base + "\n".join(self._directives) + "\n")
-        self._process = subprocess.Popen([self.program, conf], start_new_session=True, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [*self._within, self.program, conf], start_new_session=True, stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(ConnectionError, TimeoutError, BusyLoadingError), self.client() as client:
