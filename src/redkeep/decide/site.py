@@ -165,7 +165,7 @@ def succeeded(cluster: ServiceCluster, services: Sequence[Service], result: Fail
         disabled=cluster.frozen if is_back else True,
         disabled_reason=(FROZEN if cluster.frozen else "") if is_back else FAILED_OVER,
         epoch=cluster.epoch + 1,
-        failover=replace(failover, progress=1.0, updates=result.updates),
+        failover=replace(failover, step="done", progress=1.0, updates=result.updates),
         updated_at=now,
     )
     return Change(done, tuple(in_step(one, done, now) for one in services))

@@ -132,7 +132,8 @@ async def disable(request: Request) -> JSONResponse:
 async def _switch(request: Request, form: Form, *, disabled: bool) -> JSONResponse:
     version, context = _since(request), context_of(request)
     body = await body_of(request, form)
-    reason = (body.get("disabled_reason") or "").strip() if disabled and "disabled_reason" in body else None
+    said = body.get("disabled_reason")
+    reason = said.strip() if isinstance(said, str) else None
     async with context.store.begin() as tx:
         found = await all_teams(tx, context.settings)
         team = await locked(tx, the_cluster(found, body["name"].strip(), body.get("binary")))
