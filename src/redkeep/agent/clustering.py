@@ -55,8 +55,8 @@ class ClusterMember:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.ended_at = 0.0
-        """Monotonic time at which its process ended."""
+        self.ended_at = time.monotonic()
+        """When its process ended, at the latest when we came."""
         self.at_phase: Phase = lambda _: None
         """Called between the steps by which a slot moves. Tests end somebody there."""
 

@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from redkeep.errors import NotNow, OutcomeUnknown
 from redkeep.model.cluster_orders import MoveSlots
 from redkeep.model.facts import ClusterFacts
-from redkeep.model.slots import Pace
+from redkeep.model.slots import Pace, slots_in
 from redkeep.model.topology import Address
 from redkeep.redis import cluster
 from redkeep.redis.admin import Command, Pipe
@@ -74,6 +74,9 @@ class Mover:
     password: str
     """By which the source hands keys to the target, as the one who replicates."""
     open_before: frozenset[int]
+    unbound: frozenset[int] = frozenset()
+    """Slots that nobody owns as the target sees it, as after the source that it took them from was replaced: it
+    believes no news about a slot that it is taking, and takes in nothing for one without an owner."""
     keys: int = 0
     kept: list[tuple[int, str]] = field(default_factory=list)
 
@@ -97,7 +100,8 @@ class Mover:
         if not movable:
             return
         marks = tuple((slot, self.source_node_id) for slot in movable)
-        await self._insist(self.target, cluster.importing(marks), "already the owner")
+        orphans = cluster.give_to((slot for slot in movable if slot in self.unbound), self.source_node_id)
+        await self._insist(self.target, [*orphans, *cluster.importing(marks)], "already the owner")
         at("importing")
         marks = tuple((slot, self.order.target_node_id) for slot in movable)
         await self._insist(self.source, cluster.migrating(marks))
@@ -184,5 +188,9 @@ async def mover(
 ) -> AsyncIterator[Mover]:
     """Connected to both ends."""
     async with Pipe(source, admin_password) as here, Pipe(order.target, admin_password) as there:
+        info, nodes = await there.send(cluster.LOOK)
+        seen = cluster.facts(_checked(info).decode(), _checked(nodes).decode(), order.target)
+        owned = {slot for one in seen.view.members for slot in slots_in(one.ranges)}
         half_way = frozenset(slot for slot, _ in facts.migrating)
-        yield Mover(order, here, there, facts.node_id, replication_password, half_way)
+        unbound = frozenset(order.slots) - owned
+        yield Mover(order, here, there, facts.node_id, replication_password, half_way, unbound)

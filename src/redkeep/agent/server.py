@@ -176,7 +176,7 @@ class Server:
         """See `EnsureRunning`."""
         self._require_program(spec)
         asked = bool(restart_token) and restart_token != self.record.restart_token
-        anew = asked or spec.version != self.record.spec.version
+        anew = asked or (spec.version, spec.address) != (self.record.spec.version, self.record.spec.address)
         if anew and self.running:
             await self._stop()
         if spec.version != self.record.spec.version:

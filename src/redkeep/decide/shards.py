@@ -20,6 +20,8 @@ from redkeep.model.slots import ClusterView, Ranges
 from redkeep.model.topology import Role
 
 NOT_YET = (Status.BUILD, Status.SHUTDOWN)
+LOST = 5
+"""Times the silence of a host after which a cluster of which nothing is seen counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,11 @@ def judge_cluster(view: GroupView, now: float, limits: Limits) -> Verdict:
         return verdict
     if reason := _down(heard, truth):
         return Degraded(reason)
-    if now - view.changed_at < limits.settle or not all(one.status.steady for one in members.values()):
-        return Healthy()
+    if not heard and members and now - view.watching_since > LOST * limits.silence:
+        return Degraded("nothing is seen of any member")
+    fresh = all(one.seen_at > view.changed_at + limits.settle for one in heard.values())
+    if not fresh or not all(one.status.steady for one in members.values()):
+        return Healthy()  # an operation is at work on it, or has just been
     roles = {name: role for name, one in members.items() if (role := role_of(one, truth)) and role is not one.role}
     if roles and not dead:
         return Adopt(roles, "the members have elected")
@@ -188,9 +193,7 @@ def _about_the_dead(
 def _down(facts: Mapping[str, ServerFacts], truth: ClusterView) -> str | None:
     """Whether the cluster cannot help itself."""
     alive = [one.cluster for one in facts.values() if one.alive and one.cluster is not None]
-    if not alive:
-        return "nothing is seen of any member"
-    if any(one.state_ok for one in alive):
+    if not alive or any(one.state_ok for one in alive):
         return None
     present = {one.node_id for one in alive}
     owners = [one for one in truth.members if one.ranges]

@@ -51,7 +51,10 @@ class ClusterWatch:
     async def consider(self, view: GroupView, busy: bool) -> bool:
         """Judge a cluster now; whether there is something to work on. Not before it is formed: until then it is the
         business of the operation that makes it."""
-        verdict = judge_cluster(view, time.monotonic(), self._limits)
+        now = time.monotonic()
+        verdict = judge_cluster(view, now, self._limits)
+        if isinstance(verdict, FailOverShards | Restart) and now - view.changed_at < self._limits.settle:
+            return False  # a report from before the last change may say so; whoever died since is in the next one too
         if isinstance(verdict, Healthy) or not await self._is_formed(view.group.id):
             self._degraded.pop(view.group.id, None)
             return False

@@ -5,7 +5,10 @@ The proof is the exit that the kernel told the agent. So nobody has to wait unti
 replica claims the slots under a new epoch, and all others believe the higher one. Slots that were half-way with the
 dead one are half-way with its successor from the same instant on.
 
-`args`: `instances`, the dead; `reason`. `choice`: `successors`, by who is dead; saved before anybody acts on it.
+An administrator may say so without proof (`force`), when the members have lost their majority and cannot elect. Then
+the old primary may still be writing where nobody sees it, and what it acknowledged since is lost: the event says so.
+
+`args`: `instances`, the dead; `reason`; `force`. `choice`: `successors`, by who is dead, saved before anybody acts.
 """
 
 from __future__ import annotations
@@ -27,12 +30,22 @@ log = logging.getLogger(__name__)
 
 LOOK_LIMIT = 0.5
 """Seconds that a look may take here: whoever does not answer by then is not chosen."""
+ROUNDS = 3
+"""Those who die meanwhile are seen to at once; whoever dies again and again waits for the manager's next look."""
 
 
 async def run(run: Run) -> None:
-    run.mark("look", 0.1)
-    seen = await see(run, timeout=LOOK_LIMIT)
-    dead = [one for one in seen.members if one.id in run.arg("instances") and _is_dead(one, seen)]
+    for _ in range(ROUNDS):
+        run.mark("look", 0.1)
+        seen = await see(run, timeout=LOOK_LIMIT)
+        dead = [one for one in seen.members if _is_dead(run, one, seen)]
+        if not dead:
+            return
+        await _replace(run, seen, dead)
+
+
+async def _replace(run: Run, seen: Seen, dead: list[Instance]) -> None:
+    """All who are dead by now, not only those who were when it was decided: they may have been on one host."""
     chosen = _choose(run, seen, dead)
 
     run.mark("choose", 0.3)
@@ -61,8 +74,12 @@ async def give_up(run: Run, reason: str) -> None:
     await run.note(f"failover did not succeed: {reason}")
 
 
-def _is_dead(one: Instance, seen: Seen) -> bool:
-    return one.id in seen.facts and is_dead(seen.facts[one.id])
+def _is_dead(run: Run, one: Instance, seen: Seen) -> bool:
+    """With `force` also one of those named that cannot be seen. One that is seen alive is never replaced."""
+    facts = seen.facts.get(one.id)
+    if run.operation.args.get("force") and one.id in run.arg("instances"):
+        return (facts is None or not facts.alive) and bool(owns(seen.truth, one.node_id))
+    return facts is not None and is_dead(facts)
 
 
 def _choose(run: Run, seen: Seen, dead: list[Instance]) -> dict[str, str]:
@@ -99,8 +116,11 @@ async def _take_over(run: Run, seen: Seen, old: Instance, new: Instance) -> str:
         migrating=migrating,
         importing=importing,
     )
-    await run.tell(new, order)
-    return f"{new.name} took over from {old.name}: {run.arg('reason')}"
+    facts = await run.tell(new, order)
+    doubt = ""
+    if run.operation.args.get("force"):
+        doubt = f"; what {old.name} acknowledged after offset {facts.offset} is lost, how much that is nobody can know"
+    return f"{new.name} took over from {old.name}: {run.arg('reason')}{doubt}"
 
 
 async def _bring_back(run: Run, one: Instance) -> str:

@@ -53,7 +53,7 @@ async def _introduce(run: Run) -> Seen:
     deadline, introduced = clock() + AGREE_LIMIT, float("-inf")
     while True:
         seen = await see(run)
-        await asyncio.gather(*(_start(run, one) for one in seen.members if _ended(one, seen)))
+        await asyncio.gather(*(_start(run, one) for one in seen.members if _ended(one, seen) or _elsewhere(one, seen)))
         places = _places(seen)
         strangers = introductions(places, seen.facts, run.group.epoch)
         followers = adjustments(places, seen.facts, run.group.epoch)
@@ -70,6 +70,13 @@ async def _introduce(run: Run) -> Seen:
 
 def _ended(one: Instance, seen: Seen) -> bool:
     return one.id in seen.facts and is_dead(seen.facts[one.id])
+
+
+def _elsewhere(one: Instance, seen: Seen) -> bool:
+    """It runs at another address than the one where everybody looks for it."""
+    said = seen.facts[one.id].cluster if one.id in seen.facts and seen.facts[one.id].alive else None
+    own = next((node for node in said.view.members if node.id == said.node_id), None) if said is not None else None
+    return own is not None and own.address != one.address
 
 
 async def _start(run: Run, one: Instance) -> None:

@@ -16,7 +16,7 @@ from redkeep.decide.slots import Shift
 from redkeep.errors import NotNow, RedkeepError, StaleEpoch
 from redkeep.model.cluster_orders import MoveSlots
 from redkeep.model.facts import ServerFacts
-from redkeep.model.slots import Pace, Ranges, as_ranges, slots_in
+from redkeep.model.slots import SLOTS, Pace, Ranges, as_ranges, slots_in
 from redkeep.operations.context import Overtaken, Run
 from redkeep.operations.forming import until_agreed
 from redkeep.operations.mending import finish_open_slots
@@ -74,6 +74,9 @@ async def shift(run: Run, plan: Plan, pace: Pace) -> None:
     while True:
         await run.step("move")
         seen = await see(run)
+        if not _whole(seen):
+            failures = await _pause(run, failures)
+            continue
         if await finish_open_slots(run, seen, pace):
             continue
         todo = _without(plan(seen.owned), kept)
@@ -83,15 +86,24 @@ async def shift(run: Run, plan: Plan, pace: Pace) -> None:
         moved = await _round(run, seen, todo, pace)
         kept |= {slot for one in moved if one.cluster for slot, _ in one.cluster.kept}
         _count_keys(run, moved)
-        failures = 0 if moved else failures + 1
-        if failures > FAILURES:
-            raise NotNow("no slot can be moved at the moment")
-        if not moved:
-            await run.wait(PAUSE)
+        failures = 0 if moved else await _pause(run, failures)
     run.mark("agree")
     await until_agreed(run, cluster_members(run), AGREE_LIMIT)
     if kept:
         await run.note(f"{len(kept)} slots stay where they are, for a key that is too large to move: {as_ranges(kept)}")
+
+
+def _whole(seen: Seen) -> bool:
+    """All slots have an owner among the shards, as far as it can be seen: nothing is planned on half of a picture."""
+    return sum(len(slots_in(ranges)) for ranges in seen.owned.values()) == SLOTS
+
+
+async def _pause(run: Run, failures: int) -> int:
+    """After a round that came to nothing; how many there were in a row. Raises NotNow when there were too many."""
+    if failures >= FAILURES:
+        raise NotNow("no slot can be moved at the moment")
+    await run.wait(PAUSE)
+    return failures + 1
 
 
 async def until_agreed_but_open(run: Run) -> None:

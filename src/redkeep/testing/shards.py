@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,15 +75,19 @@ class ManagedCluster:
                 username=ADMIN,
                 password=await self.password(),
                 socket_timeout=5,
-                retry=Retry(NoBackoff(), 0),
+                retry=Retry(NoBackoff(), 2),  # a server that was started anew has closed what we kept
             )
         return self._clients[key]
 
     async def look(self) -> dict[str, ServerFacts]:
         """Of each member, by its agent."""
+        return await self.look_at(await self.members())
+
+    async def look_at(self, members: Iterable[Instance]) -> dict[str, ServerFacts]:
+        """The same, of some."""
         agents = BusAgents(self.bus)
         by_host: dict[str, list[str]] = {}
-        for one in await self.members():
+        for one in members:
             by_host.setdefault(one.host_id or "", []).append(one.id)
         seen = [facts for host, names in by_host.items() for facts in await agents.look(host, names)]
         return {facts.instance_id: facts for facts in seen}
@@ -101,6 +105,8 @@ class ManagedCluster:
             said = facts[one.id].cluster
             if said is None or said.node_id != one.node_id or one.status is not Status.ACTIVE:
                 return f"{one.name} is {one.status}, and its row names another node"
+            if (own := next(each for each in said.view.members if each.id == said.node_id)).address != one.address:
+                return f"{one.name} is at {own.address}, not where its row says"
             if (said.primary_id is None) is not (one.role is Role.PRIMARY):
                 return f"{one.name} is not the {one.role} that its row says"
         return None
