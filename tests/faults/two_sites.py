@@ -16,6 +16,7 @@ from redkeep.model.instance import Event, Group, Instance
 from redkeep.model.site import Backend, ReplicationStatus, ReplicationTarget, ServiceCluster
 from redkeep.model.topology import Role
 from redkeep.northbound import connect
+from redkeep.operations.context import StepHook, no_hook
 from redkeep.redis.conf import ADMIN
 from redkeep.testing.stack import Part, Stack, stack
 from redkeep.testing.writer import Writer
@@ -46,9 +47,9 @@ class Sites:
     agents: dict[str, Part]
     managers: dict[str, Part] = field(default_factory=dict)
 
-    async def start_managers(self, *names: str) -> None:
+    async def start_managers(self, *names: str, at_step: StepHook = no_hook) -> None:
         for name in names:
-            self.managers[name] = await self.found.start_manager(name)
+            self.managers[name] = await self.found.start_manager(name, at_step)
 
     async def create(self, local_replicas: int = 0, **more: Any) -> dict[str, Any]:
         """Ready at both sites."""
@@ -127,11 +128,14 @@ class Sites:
         url = f"http://redkeep.test/v3/admin/os-services/{action}"
         return await self.found.api.put(url, json={"cluster": "managers", **body}, headers=VERSION)
 
+    async def begin(self, target: str, *, forced: bool | None) -> None:
+        reply = await self.ask("failover", backend_id=target, **({} if forced is None else {"forced": forced}))
+        assert reply.status_code == 202, reply.text
+
     async def fail_over(self, target: str, *, forced: bool | None = None, limit: float = 60.0) -> ServiceCluster:
         """Ask, and wait until it is over, one way or another."""
         before = (await self.cluster()).failover
-        reply = await self.ask("failover", backend_id=target, **({} if forced is None else {"forced": forced}))
-        assert reply.status_code == 202, reply.text
+        await self.begin(target, forced=forced)
 
         async def over() -> ServiceCluster | None:
             row = await self.cluster()
@@ -152,12 +156,12 @@ class Sites:
 
 
 @asynccontextmanager
-async def two_sites(*managers: str) -> AsyncIterator[Sites]:
+async def two_sites(*managers: str, at_step: StepHook = no_hook) -> AsyncIterator[Sites]:
     """An agent at each site, and managers; nothing is ordered yet."""
     async with stack(
         backend=BACKEND, api_options={"sites": BACKEND}, manager_options=QUICK, agent_options={"word_seconds": 1.5}
     ) as found:
         agents = {site: await found.start_agent(f"host-{site}", site=site) for site in (NORTH, SOUTH)}
         sites = Sites(found, agents)
-        await sites.start_managers(*(managers or ("manager-1",)))
+        await sites.start_managers(*(managers or ("manager-1",)), at_step=at_step)
         yield sites

@@ -17,7 +17,7 @@ from redkeep.backends.moving import Arrived, Journey, Outcome, Stayed, move
 from redkeep.backends.verifying import out_of_step
 from redkeep.decide.sites import may_write_at
 from redkeep.errors import NotNow, Refused, Unavailable
-from redkeep.model.site import FAILBACK, FailoverResult, ReplicationStatus, Volume, VolumeUpdate
+from redkeep.model.site import FAILBACK, FailoverResult, ReplicationStatus, SiteFailover, Volume, VolumeUpdate
 from redkeep.ports import BackendContext
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ class RedisSites(BaseDriver):
         """Refused, with nothing changed, when it is to go in order and a group is not in step there."""
         site = self._site(secondary_id)
         groups = {one.group_id: one for one in volumes}
+        open_, denied_since = await self._begin(site, forced=forced)
         if not forced:
-            await self._require_in_step(groups, site)
-        failover_id, denied_since = await self._begin(site, forced=forced)
+            await self._require_in_step(groups, site, first=_is_first(open_))
         journey = Journey(
             site=site,
             forced=forced,
-            failover_id=failover_id,
+            failover_id=open_.id if open_ else "",
             denied_since=denied_since,
             parallel=self._parallel(secondary_id),
             requested_by=self.context.manager,
@@ -78,14 +78,16 @@ class RedisSites(BaseDriver):
             raise Refused(f"replication_device {target}: parallel must be a whole number from 1, not {written!r}")
         return int(written)
 
-    async def _require_in_step(self, groups: Mapping[str, Volume], site: str) -> None:
+    async def _require_in_step(self, groups: Mapping[str, Volume], site: str, *, first: bool) -> None:
+        """Raises Refused, or NotNow when somebody before us may have begun: then there is no way but on."""
         reasons = await out_of_step(self.context, list(groups), site)
         if reasons:
             named = "; ".join(reasons[:MOST_NAMED])
             more = f"; and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
-            raise Refused(f"not everything is in step at site {site}: {named}{more}", kind="busy")
+            message = f"not everything is in step at site {site}: {named}{more}"
+            raise Refused(message, kind="busy") if first else NotNow(message)
 
-    async def _begin(self, site: str, *, forced: bool) -> tuple[str, float]:
+    async def _begin(self, site: str, *, forced: bool) -> tuple[SiteFailover | None, float]:
         """Which failover this is and, of a forced one, a moment at which every other site is denied.
 
         Raises Refused when the row does not say so: whoever calls has saved it before.
@@ -97,7 +99,7 @@ class RedisSites(BaseDriver):
         open_ = next((one.failover for one in ours if one.failover and one.failover.finished is None), None)
         if forced and (open_ is None or may_write_at(backend, ours) != frozenset({site})):
             raise Refused(f"the row of backend {backend.name} does not say that only site {site} may write")
-        return (open_.id if open_ else ""), now
+        return open_, now
 
     def _require_moved(self, groups: Mapping[str, Volume], outcomes: Mapping[str, Outcome], *, forced: bool) -> None:
         """In order all or it has failed; forced, as many as can be had. Raises NotNow, Unavailable."""
@@ -107,6 +109,11 @@ class RedisSites(BaseDriver):
             reasons = "; ".join(f"{volume.id}: {one.reason}" for volume, one in stuck[:MOST_NAMED])
             message = f"{len(stuck)} of {len(outcomes)} did not move: {reasons}"
             raise Unavailable(message) if forced else NotNow(message)
+
+
+def _is_first(failover: SiteFailover | None) -> bool:
+    """Nobody has called a driver for it before, as far as the row says."""
+    return failover is None or (failover.attempts <= 1 and failover.error is None)
 
 
 def _update(volume: Volume, outcome: Outcome, status: ReplicationStatus) -> VolumeUpdate | None:

@@ -11,7 +11,7 @@ from redkeep.errors import RedkeepError
 from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Group, Instance
 from redkeep.model.orders import SampleKeys
-from redkeep.ports import BackendContext
+from redkeep.ports import BackendContext, WholeGroup
 
 PARALLEL = 8
 PATIENCE = 5.0
@@ -42,10 +42,18 @@ async def _look(context: BackendContext, group_id: str, site: str) -> str | None
         return None
     primary = next((one for one in found.instances if one.id == found.group.primary_id), None)
     there = [one for one in members(found.instances) if one.site == site]
-    if primary is None or primary.site == site or not there:
+    if primary is None or primary.site == site or not there or _is_on_its_way(found, site):
         return None
     reasons = [await _compare(context, found.group, primary, one) for one in there]
     return None if None in reasons else f"{primary.name}: {reasons[0]}"
+
+
+def _is_on_its_way(found: WholeGroup, site: str) -> bool:
+    """An operation moves it already, and sees to that by itself."""
+    successor = next((one for one in found.instances if one.id == found.group.successor_id), None)
+    return any(one.args.get("site") == site for one in found.operations) or (
+        successor is not None and successor.site == site
+    )
 
 
 async def _compare(context: BackendContext, group: Group, primary: Instance, replica: Instance) -> str | None:
