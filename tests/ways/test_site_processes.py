@@ -1,6 +1,6 @@
 """Managers as processes of their own, with a vendor's driver that was installed beside Redkeep, over a real northbound.
 
-The one that fails over is killed in the middle, another one finishes, and the killed one learns it at its next start."""
+The one that fails over is killed in the middle, another one finishes, and the killed one learns it when it starts."""
 
 from __future__ import annotations
 
