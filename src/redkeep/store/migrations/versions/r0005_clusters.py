@@ -14,9 +14,8 @@ def upgrade() -> None:
         instances.add_column(sa.Column("shard", sa.Text(), nullable=True))
         instances.add_column(sa.Column("node_id", sa.Text(), nullable=True))
     with op.batch_alter_table("hosts") as hosts:
+        # The default stays: while managers are upgraded one by one, those of the release before write without it.
         hosts.add_column(sa.Column("zone", sa.Text(), nullable=False, server_default=""))
-    with op.batch_alter_table("hosts") as hosts:
-        hosts.alter_column("zone", server_default=None)
     op.create_table(
         "clusters",
         sa.Column("id", sa.Text(), nullable=False),

@@ -12,6 +12,5 @@ depends_on = None
 def upgrade() -> None:
     for table in ("hosts", "instances"):
         with op.batch_alter_table(table) as changed:
+            # The default stays: while managers are upgraded one by one, those of the release before write without it.
             changed.add_column(sa.Column("site", sa.Text(), nullable=False, server_default="default"))
-        with op.batch_alter_table(table) as changed:
-            changed.alter_column("site", server_default=None)
