@@ -105,6 +105,11 @@ class Shrink(_Strict):
 class Rebalance(_Strict):
     weights: Weights = {}
     pace: Pace = PACE
+    dry_run: bool = Field(False, strict=True, description="Only say, in the events, what would move")
+
+
+class Promote(_Strict):
+    id: Uuid
 
 
 class Upgrade(_Strict):
@@ -132,7 +137,7 @@ def _whole(name: str) -> Any:
 
 class ClusterAction(BaseModel):
     """Exactly one of them. `grow` and `shrink` are lists of instances, or objects with `instances` and what is
-    Redkeep's own; `rebalance`, `replicas`, `restart` and `cancel` are Redkeep's own altogether."""
+    Redkeep's own; `rebalance`, `promote`, `replicas`, `restart` and `cancel` are Redkeep's own altogether."""
 
     model_config = ConfigDict(
         extra="forbid", populate_by_name=True, json_schema_extra={"minProperties": 1, "maxProperties": 1}
@@ -142,6 +147,7 @@ class ClusterAction(BaseModel):
     shrink: Shrink = Shrink.model_construct()
     reset_status: Nothing = Field(default={}, alias="reset-status")
     rebalance: Rebalance = Rebalance.model_construct()
+    promote: Promote = Promote.model_construct()
     replicas: Replicas = Replicas.model_construct()
     upgrade: Upgrade = Upgrade.model_construct()
     restart: Nothing = {}

@@ -167,8 +167,15 @@ async def _rebalance(_tx: Transaction, _call: Call, scene: ClusterScene, asked: 
     demand(clusters.may_change(scene.cluster))
     weights = {key.lower(): weight for key, weight in order.weights.items()}
     demand(clusters.weights_fit(scene.members, weights))
-    args = {"weights": weights, "pace": order.pace}
+    args = {"weights": weights, "pace": order.pace, "dry_run": order.dry_run}
     return Intent(Kind.REBALANCE_CLUSTER, args, ClusterTask.UPDATING_CLUSTER)
+
+
+async def _promote(_tx: Transaction, _call: Call, scene: ClusterScene, asked: Asked) -> Intent:
+    demand(clusters.may_change(scene.cluster))
+    key = asked.action.promote.id.lower()
+    demand(clusters.may_promote(scene.members, key))
+    return Intent(Kind.PROMOTE_SHARD_REPLICA, {"instance": key}, ClusterTask.UPDATING_CLUSTER)
 
 
 async def _replicas(tx: Transaction, call: Call, scene: ClusterScene, asked: Asked) -> Intent | None:
@@ -242,6 +249,7 @@ RedisApiStrategy.ACTIONS = {
     "grow": _grow,
     "shrink": _shrink,
     "rebalance": _rebalance,
+    "promote": _promote,
     "replicas": _replicas,
     "upgrade": _upgrade,
     "restart": _restart,

@@ -180,6 +180,18 @@ def weights_fit(members: Collection[Instance], weights: Mapping[str, float]) -> 
     return Allowed()
 
 
+def may_promote(members: Collection[Instance], key: str) -> Allowed | Refusal:
+    """A replica that serves."""
+    found = next((one for one in members if one.id == key), None)
+    if found is None:
+        return Refusal("missing", f"Instance {key} does not exist.")
+    if found.role is Role.PRIMARY:
+        return Refusal("conflict", f"{found.name} is the primary of its shard already.")
+    if found.status is not Status.ACTIVE:
+        return Refusal("busy", f"{found.name} is {found.status}.")
+    return Allowed()
+
+
 # --- What is seen of the slots ----------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from redkeep.decide.promotion import lag_bytes, unfitness
 from redkeep.errors import NotNow, RedkeepError, Refused
+from redkeep.model.cluster import ClusterTask
 from redkeep.model.cluster_orders import ClusterTakeOver, ClusterYield
 from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Instance, Status
@@ -22,8 +23,10 @@ from redkeep.model.orders import HoldWrites, ReleaseWrites
 from redkeep.model.topology import Role
 from redkeep.operations.context import Run
 from redkeep.operations.forming import until_agreed
+from redkeep.operations.membership import fail, finish
 from redkeep.operations.shards import AGREE_LIMIT, Seen, adopt, cluster_members, see
 
+TASK = ClusterTask.UPDATING_CLUSTER
 FIT_LIMIT = 5.0
 """Seconds that the replica gets to become fit, before anybody has been disturbed."""
 CATCH_UP = 1.0
@@ -31,8 +34,10 @@ CATCH_UP = 1.0
 
 
 async def run(run: Run) -> None:
-    await promote(run, run.instance(run.arg("instance")))
+    new = run.instance(run.arg("instance"))
+    await promote(run, new)
     await _settle(run)
+    await finish(run, TASK, f"{new.name} was promoted")
 
 
 async def promote(run: Run, new: Instance) -> None:
@@ -56,6 +61,7 @@ async def give_up(run: Run, reason: str) -> None:
     """Writers go on where they can: a primary that was held and has not yielded is released."""
     await release_held(run)
     await _settle(run, reason)
+    await fail(run, TASK, f"It was not promoted: {reason}")
 
 
 async def _switch(run: Run, old: Instance, new: Instance) -> None:
