@@ -52,8 +52,20 @@ def render(report: Report, *, as_json: bool = False) -> str:
         return f"There is no instance yet: openstack database instance create --help\n{backends}".rstrip()
     table = Table(box=None, pad_edge=False, header_style="bold")
     sites = any(one.get("site") for one in report.members)
-    for name in ("NAME", "ROLE", "ADDRESS", "REDIS", "STATUS", "LAG", "KEYS", "MEMORY", "HOST"):
-        table.add_column(name, justify="right" if name in ("LAG", "KEYS", "MEMORY") else "left")
+    clusters = any(one.get("cluster") for one in report.members)
+    for name in (
+        "NAME",
+        "ROLE",
+        *(("SLOTS",) if clusters else ()),
+        "ADDRESS",
+        "REDIS",
+        "STATUS",
+        "LAG",
+        "KEYS",
+        "MEMORY",
+        "HOST",
+    ):
+        table.add_column(name, justify="right" if name in ("SLOTS", "LAG", "KEYS", "MEMORY") else "left")
     for name in (*(("SITE",) if sites else ()), "HEALTH"):
         table.add_column(name)
     for one in report.members:
@@ -61,6 +73,7 @@ def render(report: Report, *, as_json: bool = False) -> str:
         table.add_row(
             f"{indent}{one['name']}",
             one["role"],
+            *((str(one.get("slots", "-")),) if clusters else ()),
             one.get("address") or "-",
             one["version"],
             one["status"],

@@ -18,6 +18,7 @@ from redkeep.model.instance import Status
 from redkeep.model.topology import Role
 from redkeep.northbound import connect
 from redkeep.redis.versions import find_servers
+from redkeep.status import Report, render
 from redkeep.testing.stack import MEMBER, Stack, stack
 
 pytestmark = pytest.mark.real
@@ -211,3 +212,24 @@ async def test_a_cluster_of_one_works() -> None:
         await agreed(found, shown["id"])
         assert await ranges(found, shown["id"]) == {"c-member-1": ((0, 16383),)}
         assert {one.status for one in await members(found, shown["id"])} == {Status.ACTIVE}
+
+
+async def test_the_status_shows_shards_and_their_slots() -> None:
+    async with stack() as found:
+        await found.start_agent()
+        await found.start_manager()
+        shown = await found.create_cluster(primaries=2, replicas=1)
+        await agreed(found, shown["id"])
+
+        report = await found.call("GET", "/status")
+
+        assert [(one["cluster"], one["shard"], one["role"], one["slots"]) for one in report["members"]] == [
+            ("c", "1", "primary", 8192),
+            ("c", "1", "replica", 0),
+            ("c", "2", "primary", 8192),
+            ("c", "2", "replica", 0),
+        ]
+        assert {one["health"] for one in report["members"]} == {"ok"}
+        text = render(Report(report["members"], []))
+        assert "SLOTS" in text.splitlines()[0]
+        assert "8192" in text

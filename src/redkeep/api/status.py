@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 from fastapi import Query
@@ -15,7 +15,7 @@ from redkeep.api.call import ThisCall
 from redkeep.decide.parameters import shown_status
 from redkeep.decide.promotion import lag_bytes
 from redkeep.errors import RedkeepError
-from redkeep.model.facts import Process, ServerFacts, Upstream
+from redkeep.model.facts import ClusterFacts, Process, ServerFacts, Upstream
 from redkeep.model.instance import Group, Instance, Status
 from redkeep.model.operation import Operation
 from redkeep.model.topology import Role
@@ -36,6 +36,11 @@ class Member(BaseModel):
     role: str
     status: str
     version: str
+    cluster: str | None = None
+    """The name of the cluster that it is a member of."""
+    shard: str | None = None
+    slots: int | None = None
+    """How many it owns, by its own word."""
     host: str | None = None
     site: str | None = None
     """Where it is, when the backend has several."""
@@ -68,15 +73,19 @@ async def index(
     project = None if everything and call.caller.is_admin else call.project_id
     async with call.context.store.read() as tx:
         instances = await tx.instances(project_id=project)
+        owners = sorted({one.project_id for one in instances if one.shard is not None})
+        clusters = {cluster.id: cluster.name for owner in owners for cluster in await tx.clusters(owner)}
         groups = {group.id: group for group in await tx.groups()}
         operations = await tx.open_operations()
         found = await all_teams(tx, call.context.settings) if call.caller.is_admin else []
     facts = await look_at(call.context.bus, instances)
     ours = {one.group_id for one in instances}
+    sites = bool(call.context.settings.sites.targets)
+    leads = _leads(instances, groups)
     return StatusReport(
         members=[
-            member(one, groups[one.group_id], facts, sites=bool(call.context.settings.sites.targets))
-            for one in _in_order(instances, groups)
+            member(one, leads.get(one.id), facts, cluster=clusters.get(one.group_id), sites=sites)
+            for one in _in_order(instances, leads)
         ],
         operations=[_at_work(one) for one in operations if one.group_id in ours],
         backends=[sentence(team) for team in found if team.services],
@@ -88,19 +97,40 @@ def _at_work(operation: Operation) -> str:
     return f"{operation.kind}: {operation.step or operation.state}{why}"
 
 
-def member(instance: Instance, group: Group, facts: dict[str, ServerFacts], *, sites: bool = False) -> Member:
-    """One line of the report."""
-    mine, primary = facts.get(instance.id), facts.get(group.primary_id or "")
-    is_primary = group.primary_id == instance.id
+def _leads(instances: Sequence[Instance], groups: Mapping[str, Group]) -> dict[str, str | None]:
+    """Of each instance who is primary where it stands: of its group, or of its shard by the rows, which follow what
+    Redis elected."""
+    shards = {(one.group_id, one.shard): one.id for one in instances if one.shard and one.role is Role.PRIMARY}
+    return {
+        one.id: shards.get((one.group_id, one.shard)) if one.shard else groups[one.group_id].primary_id
+        for one in instances
+    }
+
+
+def member(
+    instance: Instance,
+    lead: str | None,
+    facts: Mapping[str, ServerFacts],
+    *,
+    cluster: str | None = None,
+    sites: bool = False,
+) -> Member:
+    """One line of the report. `lead`: who is primary there; `cluster`: the name of the one that it is a member of."""
+    mine, primary = facts.get(instance.id), facts.get(lead or "")
+    is_primary = lead == instance.id
+    said = mine.cluster if mine else None
     known = mine is not None and mine.alive
     return Member(
         id=instance.id,
         name=instance.name,
         project=instance.project_id,
-        group=group.id,
+        group=instance.group_id,
         role=Role.PRIMARY if is_primary else instance.role,
         status=shown_status(instance),
         version=instance.version,
+        cluster=cluster,
+        shard=instance.shard,
+        slots=sum(last - first + 1 for first, last in said.ranges) if said and known else None,
         host=instance.host_id,
         site=instance.site or None if sites else None,
         address=str(instance.address) if instance.address else None,
@@ -130,7 +160,15 @@ def health(instance: Instance, facts: ServerFacts | None, *, is_primary: bool) -
         return f"is {facts.role}, which is not its place"
     if facts.upstream is not None and not facts.upstream.link_up:
         return _progress(facts.upstream) if facts.upstream.syncing else "has lost its primary"
-    return facts.trouble or "ok"
+    return facts.trouble or (_in_cluster(facts.cluster) if facts.cluster is not None else "ok")
+
+
+def _in_cluster(said: ClusterFacts) -> str:
+    """What a member says of its cluster, if it is not well."""
+    if not said.state_ok:
+        return "says that the cluster is down"
+    half_way = len(said.migrating) + len(said.importing)
+    return f"{half_way} slots are half-way" if half_way else "ok"
 
 
 def _progress(link: Upstream) -> str:
@@ -157,11 +195,16 @@ async def look_at(bus: Bus, instances: Iterable[Instance]) -> dict[str, ServerFa
     return {facts.instance_id: facts for looked in found for facts in looked}
 
 
-def _in_order(instances: Iterable[Instance], groups: dict[str, Group]) -> list[Instance]:
+def _in_order(instances: Iterable[Instance], leads: Mapping[str, str | None]) -> list[Instance]:
+    """Groups by their age; in a group the primary first, in a cluster shard by shard."""
     first: dict[str, float] = {}
     for one in instances:
         first[one.group_id] = min(one.created, first.get(one.group_id, one.created))
     return sorted(
         instances,
-        key=lambda one: (first[one.group_id], one.group_id, groups[one.group_id].primary_id != one.id, one.name),
+        key=lambda one: (
+            *(first[one.group_id], one.group_id),
+            *(len(one.shard or ""), one.shard or ""),
+            *(leads.get(one.id) != one.id, one.name),
+        ),
     )
