@@ -25,6 +25,7 @@ from redkeep.errors import NotNow, RedkeepError, Refused, StaleEpoch, Unavailabl
 from redkeep.model.cluster_orders import ClusterOrder
 from redkeep.model.facts import HostReport, Process, ServerFacts
 from redkeep.model.orders import (
+    AskForSite,
     AwaitReplicas,
     Brief,
     Configure,
@@ -68,6 +69,8 @@ REMINDER_INTERVAL = 5.0
 """Seconds between two publications of an unchanged topology on a primary."""
 LOOK_LIMIT = 0.3
 """Seconds that a server gets to answer when somebody asks how it is: less than those who ask have patience."""
+SITE_ASK_LIMIT = 1.5
+"""Seconds that a manager gets to say whether a site may write, before somebody is opened there."""
 FIRST_WORD_LIMIT = 0.4
 """Seconds that an agent which has just started waits for a word before it looks at its primaries' right to write: less
 than the margin of whoever waits for that right to run out."""
@@ -166,6 +169,9 @@ class Agent:
     async def _answer(self, server: Server, order: Order) -> ServerFacts | None:
         """Of orders that leave its place in a replication group as it is; None for all others."""
         match order:
+            case AskForSite():
+                await self._ask_for_site(server)
+                return server.facts
             case WriteCanary():
                 return await server.replication.write_canary()
             case SampleKeys():
@@ -320,10 +326,12 @@ class Agent:
     async def _require_site(self, server: Server, order: Promote) -> None:
         """Before one that has replicas elsewhere is opened, a manager must say that its site may write: an order may be
         old, and whoever gave it cut off by now. Raises NotNow."""
-        if not order.assignment.elsewhere:
-            return
+        if order.assignment.elsewhere and time.monotonic() + SITE_ASK_LIMIT >= server.replication.site_until:
+            await self._ask_for_site(server)
+
+    async def _ask_for_site(self, server: Server) -> None:
         try:
-            await self._ask_for_word((server.id,), self._settings.word_seconds / 2)
+            await self._ask_for_word((server.id,), SITE_ASK_LIMIT)
         except RedkeepError as error:
             raise NotNow(f"{server.id} is not opened: no manager says that its site may write ({error})") from error
         if time.monotonic() >= server.replication.site_until:

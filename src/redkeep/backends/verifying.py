@@ -9,7 +9,7 @@ from redkeep.decide.promotion import unfitness
 from redkeep.decide.topology import members
 from redkeep.errors import RedkeepError
 from redkeep.model.facts import ServerFacts
-from redkeep.model.instance import Group, Instance
+from redkeep.model.instance import Instance
 from redkeep.model.orders import SampleKeys
 from redkeep.ports import BackendContext, WholeGroup
 
@@ -44,7 +44,7 @@ async def _look(context: BackendContext, group_id: str, site: str) -> str | None
     there = [one for one in members(found.instances) if one.site == site]
     if primary is None or primary.site == site or not there or _is_on_its_way(found, site):
         return None
-    reasons = [await _compare(context, found.group, primary, one) for one in there]
+    reasons = [await _compare(context, primary, one) for one in there]
     return None if None in reasons else f"{primary.name}: {reasons[0]}"
 
 
@@ -56,17 +56,17 @@ def _is_on_its_way(found: WholeGroup, site: str) -> bool:
     )
 
 
-async def _compare(context: BackendContext, group: Group, primary: Instance, replica: Instance) -> str | None:
+async def _compare(context: BackendContext, primary: Instance, replica: Instance) -> str | None:
     """In step, and the same values under some keys. Those that change meanwhile say nothing."""
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
-            before = await _sample(context, group, primary, ())
+            before = await _sample(context, primary, ())
             if reason := await in_step(context, primary, replica):
                 return reason
             keys = tuple(before)
-            there = await _sample(context, group, replica, keys)
-            after = await _sample(context, group, primary, keys)
+            there = await _sample(context, replica, keys)
+            after = await _sample(context, primary, keys)
         except RedkeepError as error:
             if asyncio.get_running_loop().time() > deadline:
                 return f"{replica.name} cannot be compared: {error}"
@@ -83,8 +83,11 @@ def differing(name: str, before: Mapping[str, str], there: Mapping[str, str], af
     return f"{name} has other values under {len(wrong)} of {len(before)} keys, 0x{wrong[0][:64]} among them"
 
 
-async def _sample(context: BackendContext, group: Group, one: Instance, keys: tuple[str, ...]) -> dict[str, str]:
-    order = SampleKeys(one.id, group.id, group.epoch, keys, SAMPLE)
+async def _sample(context: BackendContext, one: Instance, keys: tuple[str, ...]) -> dict[str, str]:
+    """Raises what the agent raises; StaleEpoch when somebody has just begun to work on the group."""
+    async with context.store.read() as tx:
+        group = await tx.group(one.group_id)
+    order = SampleKeys(one.id, one.group_id, group.epoch if group else 0, keys, SAMPLE)
     return dict((await context.agents.tell(one.host_id or "", order, timeout=LOOK_LIMIT)).sample)
 
 

@@ -50,6 +50,8 @@ UNSEEN_LOOK_LIMIT = 0.5
 """Seconds that an agent gets to show servers that no heartbeat has told of yet."""
 WATCH_INTERVAL = 0.2
 """Seconds between two looks at groups whose primary's host has just fallen silent."""
+ONE_BY_ONE = 8
+"""Groups that are read each by itself; more are read with all others."""
 FORGET_INTERVAL = 3600.0
 """Seconds between two prunings."""
 
@@ -163,14 +165,12 @@ class Manager:
         if isinstance(report, Exit):
             return encode_confirmation(Confirmation((), (), 0))
         async with self._store.read() as tx:
-            instances = await tx.instances(host_id=report.host_id)
-            groups = {
-                one.group_id: await tx.group(one.group_id) for one in instances if one.id in report.wants_confirmed
-            }
-            misplaced = await self._misplaced(tx, [one for one in instances if one.id in report.wants_confirmed])
+            wanted = await _wanted(tx, report)
+            groups = await _groups_of(tx, wanted)
+            misplaced = await self._misplaced(tx, wanted)
         await self._keep_host(report)
-        rightful = {group.rightful_primary_id for group in groups.values() if group} - misplaced
-        known = {one.id for one in instances if one.id in report.wants_confirmed}
+        rightful = {group.rightful_primary_id for group in groups} - misplaced
+        known = {one.id for one in wanted}
         return encode_confirmation(
             Confirmation(
                 confirmed=tuple(sorted(known & rightful)),
@@ -434,6 +434,24 @@ class Manager:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(again_after):
                     await news.wait()
+
+
+async def _wanted(tx: Transaction, report: HostReport) -> list[Instance]:
+    """What a host wants confirmed, as far as it is the host's. One is asked for while its writers wait."""
+    if len(report.wants_confirmed) == 1:
+        one = await tx.instance(report.wants_confirmed[0])
+        return [one] if one is not None and not one.deleted and one.host_id == report.host_id else []
+    names = set(report.wants_confirmed)
+    return [one for one in await tx.instances(host_id=report.host_id) if one.id in names] if names else []
+
+
+async def _groups_of(tx: Transaction, instances: list[Instance]) -> list[Group]:
+    """Their groups: one by one, or all that there are in one trip, where that is less."""
+    ids = {one.group_id for one in instances}
+    if len(ids) > ONE_BY_ONE:
+        return [group for group in await tx.groups() if group.id in ids]
+    found = [await tx.group(one) for one in ids]
+    return [group for group in found if group is not None]
 
 
 async def _quietly(act: Awaitable[object]) -> None:

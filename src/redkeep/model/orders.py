@@ -214,6 +214,17 @@ class DropCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class AskForSite:
+    """A manager has said that the site of the server may write, for one that is about to be promoted and has members
+    elsewhere: so that its writers need not wait for that. NotNow when none says so."""
+
+    instance_id: str
+    group_id: str
+    epoch: int
+    kind: Literal["ask_for_site"] = "ask_for_site"
+
+
+@dataclass(frozen=True, slots=True)
 class SampleKeys:
     """Nothing changes. The answer has digests of these keys in `ServerFacts.sample`; of some at random, without any."""
 
@@ -252,6 +263,7 @@ Order = (
     | AwaitReplicas
     | Configure
     | EnsureRemoved
+    | AskForSite
     | SampleKeys
     | WriteCanary
     | CopyOrder

@@ -13,10 +13,11 @@ import asyncio
 from dataclasses import replace
 
 from redkeep.decide.promotion import lag_bytes, unfitness
+from redkeep.decide.sites import spans_sites
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Instance, Status
-from redkeep.model.orders import Follow, HoldWrites, Promote, ReleaseWrites
+from redkeep.model.orders import AskForSite, Follow, HoldWrites, Promote, ReleaseWrites
 from redkeep.model.topology import Role, Topology
 from redkeep.operations.context import Run
 from redkeep.operations.succession import record_primary
@@ -70,6 +71,8 @@ async def switch(run: Run, successor: Instance) -> None:
         about=successor.id,
     )
     old, told = run.primary, run.topology(successor.id)
+    if spans_sites(run.members):  # writers shall not wait for the answer
+        await run.tell(successor, AskForSite(successor.id, run.group.id, run.group.epoch))
 
     run.mark("hold writes", 0.5)
     final = await run.tell(old, HoldWrites(old.id, run.group.id, run.group.epoch, patience=2 * CATCH_UP))
