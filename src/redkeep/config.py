@@ -115,6 +115,18 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             help="Seconds after which a primary that serves is replaced because its agent says nothing.",
         ),
         cfg.FloatOpt(
+            "host_lost",
+            default=120.0,
+            min=10,
+            help="Seconds after which what is being made or restored on a host that says nothing is given up.",
+        ),
+        cfg.FloatOpt(
+            "loading",
+            default=600.0,
+            min=10,
+            help="Seconds that a primary may load its data before a replica that is fit takes its place.",
+        ),
+        cfg.FloatOpt(
             "roll_patience",
             default=120.0,
             min=1,
@@ -347,7 +359,10 @@ def _manager(conf: Any, backend: Any, api: ApiSettings) -> ManagerSettings:
         look_interval=conf.look_interval,
         canary_interval=conf.canary_interval,
         roll_patience=conf.roll_patience,
-        limits=Limits(doubt=min(0.75, 0.6 * conf.silence), silence=conf.silence, orphan=conf.orphan),
+        host_lost=conf.host_lost,
+        limits=Limits(
+            doubt=min(0.75, 0.6 * conf.silence), silence=conf.silence, orphan=conf.orphan, loading=conf.loading
+        ),
         service=conf.name or socket.gethostname(),
         cluster=backend.cluster,
         backend=_backend(backend),

@@ -162,12 +162,13 @@ async def scene(
     version: str | None = None,
     at_step: StepHook = no_hook,
     api: dict[str, Any] | None = None,
+    database: str = "",
     **agent: Any,
 ) -> AsyncIterator[Scene]:
     """A settled group with one server per host as far as they go, on quick-tempered managers."""
     quick = {"lease_seconds": 1.0, "look_interval": 0.2, "word_seconds": WORD}
     options = {"agent_options": {"word_seconds": WORD, **agent}, "manager_options": quick, "api_options": api or {}}
-    async with stack(**options) as found:
+    async with stack(database=database, **options) as found:
         agents = {name: await found.start_agent(name) for name in (f"host-{at}" for at in range(1, hosts + 1))}
         parts = [await found.start_manager(f"manager-{at}", at_step) for at in range(managers)]
         playing = Scene(found, agents, parts)

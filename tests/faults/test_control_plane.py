@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
-from tests.faults.scene import Scene, scene, writing
+from tests.faults.scene import Scene, lost_before, scene, writing
 
 from redkeep.model.operation import Kind
+from redkeep.testing.postgres import find_postgres, postgres
 
 pytestmark = [pytest.mark.real, pytest.mark.faults]
 
@@ -52,6 +53,39 @@ async def test_14_without_its_store_healthy_groups_go_on_and_a_dead_primary_wait
         await playing.until_another(old, 15)
         await writer.further(100)
         await playing.settled(servers=3)
+
+
+async def test_14_while_postgresql_is_dead_groups_go_on_and_what_was_asked_for_is_done_afterwards() -> None:
+    """Killed, not merely blocked: every connection of managers and API breaks. A primary dies meanwhile."""
+    if find_postgres() is None:
+        pytest.skip("no PostgreSQL server is installed")
+    with postgres() as database:
+        async with scene(hosts=3, database=database.new_url()) as playing, writing(playing) as writer:
+            old, (replica, _) = await playing.primary(), await playing.replicas()
+            members = await playing.members()
+            async with playing.never_two_primaries():
+                with database.away():
+                    began = time.monotonic()
+                    await asyncio.sleep(6)  # longer than a word and an orphan's time; nothing may happen in it
+                    assert writer.longest_gap(began).seconds < 2
+                    for part in playing.managers:
+                        assert not part.task.done()
+                    playing.process(old).kill()
+                    await asyncio.sleep(1)
+                    for one in members:
+                        assert not await playing.accepts_writes(one)
+
+                new = await playing.until_another(old, 30)
+                await writer.further(100, 30)
+                await playing.settled(servers=3)
+            assert await failovers(playing) == 1
+            asked = replica if replica.id != new.id else old
+            await playing.found.call("POST", f"/instances/{asked.id}/action", {"promote_to_replica_source": {}})
+            await playing.found.until(asked.id, "ACTIVE")
+            await playing.settled(servers=3)
+            assert (await playing.primary()).id == asked.id
+            await writer.stop()
+            await lost_before(writer, began, 1)
 
 
 async def test_14_without_the_northbound_healthy_groups_go_on_and_failover_works_again_afterwards() -> None:

@@ -152,7 +152,7 @@ async def test_6_a_primary_that_wakes_up_before_its_agent_writes_for_no_longer_t
         await playing.settled(servers=3)
 
 
-@pytest.mark.parametrize("step", ["wait out its word", "record"])
+@pytest.mark.parametrize("step", ["isolate", "wait out its word", "choose again", "promote", "record", "repoint"])
 async def test_15_a_failover_without_proof_is_finished_by_another_manager(step: str) -> None:
     """Killed after the promotion it must not be taken back: two would be primary."""
     dead = asyncio.Event()
@@ -168,6 +168,29 @@ async def test_15_a_failover_without_proof_is_finished_by_another_manager(step: 
             new = await playing.until_another(old, DETECTION + 14)
             await playing.found.start_agent(old.host_id or "")
             await playing.settled(servers=3)
+        assert (await playing.primary()).id == new.id
+    assert playing.overlaps == []
+
+
+@pytest.mark.parametrize("step", ["fence from afar", "catch up", "promote", "record"])
+async def test_15_a_takeover_is_finished_by_another_manager(step: str) -> None:
+    """Of a primary that serves without its agent: whoever goes on finds it fenced, or fences it again."""
+    dead = asyncio.Event()
+    async with scene(hosts=3, at_step=kill_at(Kind.FAIL_OVER, step, dead)) as playing:
+        old = await playing.primary()
+        async with writing(playing) as writer, playing.never_two_primaries():
+            await playing.hosts[old.host_id or ""].kill()
+            async with asyncio.timeout(40):
+                await dead.wait()
+            await playing.managers[0].kill()
+
+            await playing.found.start_manager("second")
+            new = await playing.until_another(old, 40)
+            await writer.further(100, 30)
+            await playing.found.start_agent(old.host_id or "")
+            await playing.settled(servers=3)
+            await writer.stop()
+            assert await writer.lost() == []
         assert (await playing.primary()).id == new.id
     assert playing.overlaps == []
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from redkeep.testing.netns import Net, Unsupported, net
 from redkeep.testing.servers import RedisProcess, free_port
 from redkeep.vault import Vault
 
-pytestmark = [pytest.mark.real, pytest.mark.faults]
+pytestmark = [pytest.mark.real, pytest.mark.faults, pytest.mark.timeout(300)]
 
 WORD = 1.0
 
@@ -70,10 +70,15 @@ class Land:
     control: RedisProcess
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    environments: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    """What processes of a host find in their environment besides."""
+
     def run(self, *command: str | Path, host: int | None = None) -> None:
         log = (self.directory / "log").open("ab")
         words = self.hosts.command(host, *command) if host else [str(word) for word in command]
-        self.processes.append(subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+        environment = {**os.environ, **self.environments.get(host or 0, {})}
+        made = subprocess.Popen(words, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.processes.append(made)
         log.close()
 
     def service(self, name: str, *overrides: str, host: int | None = None) -> None:
@@ -103,7 +108,7 @@ class Land:
 
     async def replicated(self) -> tuple[list[dict[str, Any]], str]:
         order = {"name": "db", "flavorRef": 1, "volume": {"size": 1}}
-        made = await self.until(lambda: self.call("POST", "/instances", {"instance": order}), 90, "an order")
+        made = await self.until(lambda: self.call("POST", "/instances", {"instance": order}), 150, "an order")
         source = made["instance"]
 
         async def ready(count: int) -> list[dict[str, Any]] | None:
@@ -146,7 +151,9 @@ QUICK = f"[manager]\nword = {WORD}\nsilence = 1.0\norphan = 4.0\nlook_interval =
 
 
 @asynccontextmanager
-async def land(directory: Path, settings: str = QUICK) -> AsyncIterator[Land]:
+async def land(
+    directory: Path, settings: str = QUICK, environments: Mapping[int, Mapping[str, str]] | None = None
+) -> AsyncIterator[Land]:
     try:
         with net(3) as hosts:
             Vault.open(directory / "secret.key")
@@ -157,7 +164,7 @@ async def land(directory: Path, settings: str = QUICK) -> AsyncIterator[Land]:
                 f"[api]\nauth = noauth\nport = {port}\n"
                 f"{settings}"
             )
-            found = Land(hosts, directory, port, control)
+            found = Land(hosts, directory, port, control, environments=environments or {})
             try:
                 found.service("api")
                 found.service("manager")

@@ -18,10 +18,11 @@ from redis.exceptions import RedisError
 from redkeep.errors import Refused
 from redkeep.model.backup import Backup, BackupStatus
 from redkeep.model.instance import Status
+from redkeep.model.operation import Kind
 from redkeep.redis.checker import check_rdb
 from redkeep.redis.versions import find_servers
 from redkeep.testing.servers import free_port, redis_process
-from redkeep.testing.stack import Stack, stack
+from redkeep.testing.stack import Part, Stack, stack
 
 pytestmark = [
     pytest.mark.real,
@@ -382,3 +383,24 @@ async def test_redis_own_check_refuses_what_is_cut_off_or_changed_anywhere(versi
         file.write_bytes(content)
         with pytest.raises(Refused, match="not one that"):
             await check_rdb(program, file)
+
+
+async def test_a_restore_whose_host_is_lost_ends_with_the_reason() -> None:
+    """Its place is chosen once: the copy may be nowhere else, and a server may have been started there."""
+    agents: list[Part] = []
+
+    def lose_host(kind: Kind, step: str) -> None:
+        if kind is Kind.CREATE_INSTANCE and step == "fetch":
+            agents[0].task.cancel()
+
+    async with stack(manager_options={"host_lost": 4.0}) as found:
+        agents.append(await found.start_agent())
+        await found.start_manager(at_step=lose_host)
+        source = await found.create()
+        backup = await completed(found, source["id"])
+
+        body = {"name": "copy", "flavorRef": 1, "volume": {"size": 1}, "restorePoint": {"backupRef": backup.id}}
+        made = (await found.call("POST", "/instances", {"instance": body}))["instance"]
+
+        with pytest.raises(AssertionError, match=r"has said nothing for .* delete the instance and order it again"):
+            await found.until(made["id"], "ACTIVE", 60)

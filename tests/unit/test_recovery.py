@@ -57,6 +57,7 @@ def views(draw: st.DrawFn) -> GroupView:
         watching_since=draw(times | st.just(-math.inf)),
         answers={name: draw(st.booleans()) for name in names if draw(st.booleans())},
         outlived=draw(st.booleans()),
+        loading_since=draw(times | st.just(math.inf)),
     )
 
 
@@ -322,6 +323,18 @@ def test_one_that_has_exited_is_started_by_its_agent_unless_that_awaits_a_word(t
     changed = replace(seen, group=replace(seen.group, topology_epoch=5))
 
     assert isinstance(judge(changed, NOW, LIMITS), Realign) is astray
+
+
+@pytest.mark.parametrize(("loads_for", "fit", "replaced"), [(700, True, True), (700, False, False), (60, True, False)])
+def test_one_that_loads_counts_as_down_after_a_limit_of_its_own(loads_for: float, fit: bool, replaced: bool) -> None:
+    replicas = [cut_off(one) if fit else replace(cut_off(one), synced_once=False) for one in REPLICAS]
+    seen = replace(view(leading(process=Process.LOADING), *replicas), loading_since=NOW - loads_for)
+
+    verdict = judge(seen, NOW, LIMITS)
+
+    assert isinstance(verdict, FailOver) is replaced
+    assert not isinstance(verdict, RestartPrimary)
+    assert not (isinstance(verdict, FailOver) and verdict.proven)
 
 
 def test_what_an_operation_is_about_to_change_is_not_judged() -> None:

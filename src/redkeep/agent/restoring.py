@@ -50,9 +50,9 @@ async def restore(target: Target, order: RestoreCopy, tell: Tell) -> Transfer:
     target.directory.mkdir(parents=True, mode=0o700)
     try:
         await _fetch(target, order, tell)
-    except BaseException:
-        await asyncio.to_thread(shutil.rmtree, target.directory, ignore_errors=True)
-        raise
+    finally:
+        if not is_in_place(target.directory):
+            await asyncio.to_thread(shutil.rmtree, target.directory, ignore_errors=True)
     return Transfer(order.backup_id, order.attempt, Phase.DONE, 1.0, size_bytes=order.size_bytes, sha256=order.sha256)
 
 

@@ -35,6 +35,8 @@ class Limits:
     orphan: float = 5.0
     """A primary that serves while its agent has said nothing for so long is taken over: it could not be fenced, watched
     or started again. More than it takes to start an agent again, and than any word lasts."""
+    loading: float = 600.0
+    """A primary that has been loading its data for longer is replaced, if somebody is fit to."""
     settle: float = 1.0
     """So long after a change, sights may still be from before it."""
     cool_down: float = 5.0
@@ -65,6 +67,8 @@ class GroupView:
     """Where primaries of groups with members at several sites may write; None: everywhere."""
     answers: Mapping[str, bool] = field(default_factory=dict)
     """By replica, whether the primary's server has just answered its host; those that were not asked are left out."""
+    loading_since: float = float("inf")
+    """Since when the primary has been seen to load, without a break."""
     outlived: bool = False
     """Its server has answered since its host was last heard of: its agent is gone, and fences nobody."""
 
@@ -138,6 +142,8 @@ def judge(view: GroupView, now: float, limits: Limits) -> Verdict:
     facts = view.facts.get(primary.id)
     if facts is not None and _is_gone(view, facts, limits):
         return _replace_dead(view, primary, facts, now, limits)
+    if facts is not None and facts.process is Process.LOADING and now - view.loading_since > limits.loading:
+        return _replace_loading(view, primary, now, limits)
     silence = _silence(view, primary.host_id, now)
     if silence > limits.doubt and not view.answers and (asked := _witnesses(view, primary, now, limits)):
         return Doubt(asked, f"the host of {primary.name} has said nothing for {silence:.1f} s")
@@ -181,6 +187,17 @@ def _replace_dead(view: GroupView, primary: Instance, facts: ServerFacts, now: f
         f"{primary.name} is {facts.process} ({facts.detail}); {chosen.reason}",
         proven=facts.process is Process.EXITED,
     )
+
+
+def _replace_loading(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:
+    """It refuses writes until it is told its role. What else its agent knows is not certain: its word is waited out."""
+    busy = f"{primary.name} has been loading its data for {now - view.loading_since:.0f} s"
+    heard = {one.id for one in view.instances if _silence(view, one.host_id, now) <= limits.silence}
+    present = [one for one in standing_by(view, primary) if one.instance_id in heard]
+    chosen = most_current(present, history=view.history, quorum=_quorum(view, primary))
+    if isinstance(chosen, NobodyFit) or now - view.last_failover < limits.cool_down:
+        return Degraded(f"{busy}, and nobody can take its place")
+    return FailOver(chosen.instance_id, f"{busy}; {chosen.reason}", proven=False)
 
 
 def _replace_silent(view: GroupView, primary: Instance, now: float, limits: Limits) -> Verdict:

@@ -31,6 +31,8 @@ class ManagerSettings:
     """Seconds before a group whose repair has just been tried is repaired again."""
     roll_patience: float = 120.0
     """Seconds that a server which was started anew may take to come back, those not counted in which it gets on."""
+    host_lost: float = 120.0
+    """Seconds after which operations that can do nothing else give up waiting for a host that says nothing."""
     failover_deadline: float = 120.0
     """Seconds after which a failover that cannot be done is given up, and the group judged anew."""
     stop_limit: float = 8.0

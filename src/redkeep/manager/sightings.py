@@ -29,6 +29,8 @@ class Sightings:
         """Replication id of a primary, and the epoch under which it was seen."""
         self._changed: dict[str, float] = {}
         self._failed_over: dict[str, float] = {}
+        self._loading: dict[str, float] = {}
+        """Since when a server has been seen to load."""
         self._answers: dict[tuple[str, str], tuple[bool, float]] = {}
         """By witness and by the host that was asked about."""
         self._outlived: dict[str, float] = {}
@@ -48,6 +50,10 @@ class Sightings:
     def see(self, facts: ServerFacts, now: float) -> None:
         """One server."""
         self._facts[facts.instance_id] = replace(facts, seen_at=now)
+        if facts.process is not Process.LOADING:
+            self._loading.pop(facts.instance_id, None)
+        else:
+            self._loading.setdefault(facts.instance_id, now)
         if facts.process is Process.RUNNING and facts.role is Role.PRIMARY:
             self._history[facts.instance_id] = (facts.replication_id, facts.epoch)
         elif facts.role is Role.REPLICA:
@@ -113,5 +119,6 @@ class Sightings:
             paused=paused,
             watching_since=self._since,
             answers=self._answers_about(host, instances, now),
+            loading_since=self._loading.get(group.rightful_primary_id or "", float("inf")),
             outlived=host in self._outlived and self._outlived[host] == self._heard.get(host, self._since),
         )

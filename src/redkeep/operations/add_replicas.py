@@ -96,7 +96,7 @@ async def _until_synchronised(run: Run, names: list[str], *, done: float, share:
     """Each has completed its first synchronisation, and applied more than the primary had then: the stream flows.
 
     Until a replica's first acknowledgement, up to a second later, a primary that sends without a file keeps all that is
-    new to itself, though the link is up on both sides. Its pings move the offset, so there is always more to come.
+    new to itself, though the link is up on both sides. A briefing moves the offset at once, its pings each second.
     """
     pending = list(names)
     marks: dict[str, int] = {}
@@ -107,9 +107,10 @@ async def _until_synchronised(run: Run, names: list[str], *, done: float, share:
             await _hurry(run, len(names))
         facts = await run.look([run.primary, *(run.instance(name) for name in pending)])
         offset = facts[run.primary.id].offset if run.primary.id in facts else -1
-        for name in pending:
-            if offset >= 0 and name in facts and _linked(facts[name]):
-                marks.setdefault(name, offset)
+        linked = [name for name in pending if offset >= 0 and name in facts and _linked(facts[name])]
+        if new := [name for name in linked if name not in marks]:
+            marks |= dict.fromkeys(new, offset)
+            await run.try_tell(run.primary, Brief(run.assignment(run.primary, run.topology(run.primary.id))))
         behind = {name for name in pending if name not in facts or facts[name].offset <= marks.get(name, sys.maxsize)}
         pending = [name for name in pending if name in behind]
         if pending:

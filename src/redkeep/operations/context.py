@@ -67,6 +67,8 @@ class Tools:
     """What this manager last heard of a server that may not answer any more."""
     roll_patience: float = 120.0
     """Seconds that a server which was started anew may take to come back, those not counted in which it gets on."""
+    host_lost: float = 120.0
+    """Seconds after which an operation gives up waiting for a host that says nothing, where it can do nothing else."""
     at_step: StepHook = no_hook
 
 
@@ -284,7 +286,18 @@ class Run:
                 return facts
             if facts is not None and facts.process in (Process.EXITED, Process.ABSENT):
                 raise NotNow(f"{instance.name} is {facts.process}: {facts.detail}")
+            if facts is None:
+                await self.require_host(instance)
             await self.wait(0.05)
+
+    async def require_host(self, instance: Instance) -> None:
+        """Raises Refused when the host of an instance has said nothing for so long that it counts as lost."""
+        async with self.tools.store.read() as tx:
+            now, hosts = await tx.now(), await tx.hosts()
+        silence = max((now - host.seen_at for host in hosts if host.id == instance.host_id), default=0.0)
+        if silence > self.tools.host_lost:
+            message = f"host {instance.host_id} of {instance.name} has said nothing for {silence:.0f} s"
+            raise Refused(f"{message}: delete the instance and order it again")
 
     async def wait(self, seconds: float) -> None:
         """Sleep between two looks. Raises Overtaken when something more urgent waits for the group."""

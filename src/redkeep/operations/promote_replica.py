@@ -17,7 +17,7 @@ from redkeep.decide.sites import spans_sites
 from redkeep.errors import NotNow, Refused
 from redkeep.model.facts import ServerFacts
 from redkeep.model.instance import Instance, Status
-from redkeep.model.orders import AskForSite, Follow, HoldWrites, Promote, ReleaseWrites
+from redkeep.model.orders import AskForSite, Brief, Follow, HoldWrites, Promote, ReleaseWrites
 from redkeep.model.topology import Role, Topology
 from redkeep.operations.context import Run
 from redkeep.operations.succession import record_primary
@@ -90,8 +90,10 @@ async def switch(run: Run, successor: Instance) -> None:
 async def _until_fit(run: Run, successor: Instance) -> None:
     """Wait, writers undisturbed, until the successor is close behind. Raises Refused when it does not get there.
 
-    It must apply what the primary had at the first look: a link may be up and counted as online while the stream does
-    not flow yet, which starts with the replica's first acknowledgement, up to a second later.
+    It must apply more than the primary had at the first look: a link may be up and counted as online while the stream
+    does not flow yet, which starts with the replica's first acknowledgement, up to a second later. Where nobody writes,
+    the briefing is what there is to come: it tells the clients what they know, through the stream. Of a primary that an
+    earlier attempt made hold its writes nothing comes any more: there the stream was seen to flow before.
     """
     deadline = asyncio.get_running_loop().time() + FIT_LIMIT
     mark = -1
@@ -102,7 +104,10 @@ async def _until_fit(run: Run, successor: Instance) -> None:
             raise NotNow(f"the agents of {successor.name} and {run.primary.name} must both be reachable")
         if mine.role is Role.PRIMARY or primary.role is not Role.PRIMARY:
             return  # an earlier attempt came so far; what follows finishes it
-        mark = primary.offset if mark < 0 else mark
+        if mark < 0:
+            mark = primary.offset
+            told = run.topology(run.primary.id)
+            await run.try_tell(run.primary, Brief(run.assignment(run.primary, told)))
         reason = _unfit(mine, primary, mark, run.tools.lag_limit_bytes)
         if reason is None:
             return
@@ -118,8 +123,9 @@ def _unfit(mine: ServerFacts, primary: ServerFacts, mark: int, limit: int) -> st
         return "its link to the primary is down"
     if (lag := lag_bytes(mine, primary)) > limit:
         return f"it lags {lag} bytes behind; the limit is {limit}"
-    if mine.offset < mark:
-        return f"it does not catch up: it lacks {mark - mine.offset} bytes of a while ago"
+    wanted = mark if primary.fenced else mark + 1
+    if mine.offset < wanted:
+        return f"it does not catch up: it lacks {wanted - mine.offset} bytes of a while ago"
     return None
 
 

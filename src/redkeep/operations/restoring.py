@@ -40,9 +40,12 @@ async def fetch(run: Run, instance_id: str, backup: Backup) -> None:
         size_bytes=backup.size_bytes,
         sha256=backup.sha256,
     )
+    await run.require_host(instance)
     await run.tell(instance, order)
     while True:
         facts = (await run.look([instance])).get(instance_id)
+        if facts is None:
+            await run.require_host(instance)
         transfer = facts.transfer if facts else None
         if facts and (transfer is None or (transfer.backup_id, transfer.attempt) != (backup.id, attempt)):
             raise Unavailable(f"the agent of {instance.name} was started again while it fetched the backup")

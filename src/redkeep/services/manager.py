@@ -30,6 +30,7 @@ async def run(config: Config) -> None:
                 backend=config.backend,
                 word_seconds=config.manager.word_seconds,
                 roll_patience=config.manager.roll_patience,
+                host_lost=config.manager.host_lost,
             )
             driver = load_driver(config.backend.driver)
             membership = Membership(config.manager, store, bus, tools.agents, driver)

@@ -25,11 +25,46 @@ from psycopg.rows import TupleRow
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Postgres:
     """A running server. Everybody who reaches its socket is its superuser."""
 
     directory: Path
+    _server: subprocess.Popen[bytes] | None = None
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Killed as a whole, as by a crash, and started again at the end of the block with all that was committed."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def stop(self) -> None:
+        """At once: no goodbye to anybody."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGQUIT)  # an immediate shutdown, which kills its children too
+            self._server.wait(20)
+
+    def start(self) -> None:
+        """Raises RuntimeError when it does not come up."""
+        programs, user = find_postgres(), _unprivileged()
+        uid, gid, others = (user.pw_uid, user.pw_gid, ()) if user else (None, None, None)
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self.directory)} | _FAST
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        log = self.directory / "log"
+        with log.open("ab") as output:
+            self._server = subprocess.Popen(
+                [(programs or Path()) / "postgres", "-D", self.directory / "data", *options],
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                user=uid,
+                group=gid,
+                extra_groups=others,
+            )
+        _wait_until_ready(self._server, self, log)
 
     def url(self, database: str = "postgres", *, schema: str = "public") -> str:
         """As `open_store` wants it."""
@@ -76,20 +111,23 @@ def postgres() -> Iterator[Postgres]:
         user = _unprivileged()
         if user is not None:
             os.chown(directory, user.pw_uid, user.pw_gid)
-        with _running(programs, directory, user):
-            yield Postgres(directory)
+        _make(programs, directory, user)
+        found = Postgres(directory)
+        try:
+            found.start()
+            yield found
+        finally:
+            found.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _running(programs: Path, directory: Path, user: pwd.struct_passwd | None) -> Iterator[None]:
+def _make(programs: Path, directory: Path, user: pwd.struct_passwd | None) -> None:
     uid, gid, others = (user.pw_uid, user.pw_gid, ()) if user else (None, None, None)
-    data, log = directory / "data", directory / "log"
     initdb: list[str | Path] = [
         programs / "initdb",
         "-D",
-        data,
+        directory / "data",
         "-U",
         "redkeep",
         "-A",
@@ -104,24 +142,6 @@ def _running(programs: Path, directory: Path, user: pwd.struct_passwd | None) ->
     )
     if made.returncode != 0:
         raise RuntimeError(f"initdb failed: {made.stderr[-500:]}")
-    settings = {"listen_addresses": "", "unix_socket_directories": str(directory)} | _FAST
-    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [programs / "postgres", "-D", data, *options],
-            stdout=output,
-            stderr=output,
-            cwd=directory,
-            user=uid,
-            group=gid,
-            extra_groups=others,
-        )
-    try:
-        _wait_until_ready(server, Postgres(directory), log)
-        yield
-    finally:
-        server.send_signal(signal.SIGQUIT)  # an immediate shutdown: there is nothing to keep
-        server.wait(20)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], postgres: Postgres, log: Path) -> None:

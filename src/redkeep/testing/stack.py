@@ -85,6 +85,8 @@ class Stack:
     backup_options: dict[str, Any] = field(default_factory=dict)
     backend: Backend = field(default_factory=Backend)
     """What the managers serve, and its sites."""
+    database: str = ""
+    """Of the store; by default a SQLite file."""
     parts: list[Part] = field(default_factory=list)
     store: Store | None = None
     api: httpx.AsyncClient | None = None
@@ -102,7 +104,7 @@ class Stack:
 
     @property
     def store_url(self) -> str:
-        return f"sqlite:///{self.directory}/redkeep.db"
+        return self.database or f"sqlite:///{self.directory}/redkeep.db"
 
     def bus(self, name: str) -> RedisBus:
         return RedisBus(self.control.address, name=name)
@@ -139,6 +141,7 @@ class Stack:
             backend=self.backend,
             word_seconds=settings.word_seconds,
             roll_patience=settings.roll_patience,
+            host_lost=settings.host_lost,
             at_step=at_step,
         )
         membership = Membership(settings, store, bus, tools.agents, load_driver(settings.backend.driver))
