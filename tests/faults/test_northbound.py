@@ -26,6 +26,7 @@ from redkeep.northbound import (
     connect,
 )
 from redkeep.northbound.places import feed_of, place_of
+from redkeep.redis.versions import find_servers
 from redkeep.testing.clusters import ClusterProcesses, cluster_processes, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.faults]
@@ -73,6 +74,40 @@ async def test_36_a_subscribers_node_dies_and_it_hears_again_soon(cluster: Clust
     await whole(cluster)
     # sharded, it waits for the election: node timeout 0.5 s, and up to 1 s until the votes are in
     assert took < 4
+
+
+@pytest.mark.parametrize("fault", ["kill", "hang"])
+@pytest.mark.parametrize("version", find_servers())
+async def test_36_a_subscriber_waits_for_no_election(version: str, fault: str) -> None:
+    """There is none for half a minute here, and one who waited for it would be late."""
+    notices: list[Notice] = []
+    heard: list[int] = []
+    with cluster_processes(version=version, timeout_ms=30_000) as slow:
+        async with (
+            await connect(slow.addresses) as client,
+            Subscriber(client, on_notice=notices.append) as subscriber,
+        ):
+            await subscriber.subscribe("a", lambda message: heard.append(message.data))
+            await Publisher(client).publish("a", 1)
+            await until(lambda: heard == [1], "heard")
+            place = slow.place(next(iter(subscriber._ears._ears)))
+            owner = slow.owner(feed_of("a").slot)
+            begun = time.monotonic()
+            await asyncio.to_thread(slow.servers[place].kill, signal.SIGSTOP if fault == "hang" else signal.SIGKILL)
+            await until(lambda: notices == [Notice("recovered")], "recovered", 15)
+            await subscriber.subscribe(
+                "a", lambda message: heard.append(message.data), after=subscriber.position("a"), timeout=15
+            )
+            took = time.monotonic() - begun
+            print(f"{version} {fault}: subscribed again after {took:.2f} s")
+            assert took < 20, "not as long as an election takes here"
+            assert slow.place(next(iter(subscriber._ears._ears))) != place
+            if fault == "hang":
+                await asyncio.to_thread(slow.servers[place].kill, signal.SIGCONT)
+            elif place == owner:
+                return  # nobody can publish there until somebody is elected
+            await Publisher(client, timeout=20).publish("a", 2)
+            await until(lambda: heard[-1:] == [2], "heard again")
 
 
 async def test_37_many_that_see_the_same_failure_ask_the_database_little(cluster: ClusterProcesses) -> None:
@@ -167,6 +202,62 @@ async def test_a_primary_that_was_cut_off_and_returns_does_not_lead_back(cluster
 
         assert await client.execute("GET", "k") == b"59"
         assert client.owner(slot_of(b"k")) != cluster.servers[n].address
+
+
+@pytest.fixture
+def growing() -> Iterator[ClusterProcesses]:
+    """One of its own: a node that has left stays away."""
+    with cluster_processes(timeout_ms=500) as made:
+        yield made
+
+
+async def test_both_sides_stay_the_same_while_the_cluster_grows_moves_their_table_and_shrinks(
+    growing: ClusterProcesses,
+) -> None:
+    cluster = growing
+    slot = place_of("ports", None).slot
+    dice = random.Random(7)
+    async with (
+        await connect(cluster.addresses) as looking,
+        running(Detector(looking, name="one", period=PERIOD)),
+        mirroring(cluster, "north") as (north, northern),
+        mirroring(cluster, "south") as (south, southern),
+    ):
+        await until(lambda: northern.health.generation > 0 and not northern.health.dirty, "the first resync")
+        source, stop = cluster.owner(slot), asyncio.Event()
+
+        async def go_on_changing() -> None:
+            while not stop.is_set():
+                await asyncio.gather(*(change(side, dice) for side in (north, south)))
+                await asyncio.sleep(0.005)
+
+        changing = asyncio.create_task(go_on_changing())
+        members = [n for n in range(len(cluster.servers)) if cluster.servers[n].running]
+        new = await asyncio.to_thread(cluster.add)
+        await asyncio.to_thread(cluster.meet, *members, new)
+        await whole(cluster)
+        await asyncio.to_thread(cluster.move_slot, slot, source, new)
+        address = cluster.servers[new].address
+        for side in (north, south):
+            await until(lambda side=side: side._door.owner(slot) == address, "the new owner is known")  # type: ignore[misc]
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(cluster.move_slot, slot, new, source)
+        await asyncio.sleep(0.5)
+        stop.set()
+        await changing
+        await asyncio.to_thread(cluster.remove, new)
+        await whole(cluster)
+        generation = max(northern.health.generation, southern.health.generation) + 1
+        for keeper in (northern, southern):
+            keeper.hear(generation)
+        await until(lambda: not northern.health.dirty and not southern.health.dirty, "resynchronised", 40)
+
+        owned = {key: value for side in (north, south) for key, value in mine(side).items()}
+        stored = await looking.send(slot, ("HGETALL", place_of("ports", None).entries), retry="always")
+        assert owned
+        assert {key.decode(): value for key, value in stored.items()} == owned
+        assert north.entries("ports") == south.entries("ports") == owned
+        assert address not in north._door.primaries  # type: ignore[attr-defined]
 
 
 # --- many ------------------------------------------------------------------------------------------------------------

@@ -86,6 +86,10 @@ class Client(ABC):
     def owner(self, slot: int) -> Address | None:
         """Whom a command on that slot is sent to."""
 
+    def stand_ins(self, slot: int) -> list[Address]:  # noqa: ARG002 (who owns nothing by slots has none)
+        """Who else of that shard can be heard from: its replicas that are connected, in any order."""
+        return []
+
     @abstractmethod
     async def ready(self, timeout: float) -> None:
         """Wait until it can be written to. Raises Unavailable after `timeout` seconds, or ServerError."""

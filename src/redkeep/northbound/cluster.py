@@ -80,6 +80,12 @@ class ClusterClient(Client):
         node = self._owners[slot]
         return node.address if node else None
 
+    def stand_ins(self, slot: int) -> list[Address]:
+        node = self._owners[slot]
+        found = [replica.address for replica in self._replicas_of(node)] if node else []
+        random.shuffle(found)
+        return found
+
     async def ready(self, timeout: float) -> None:
         """All primaries; after half of the time, when one of them is down, any."""
         deadline = self._loop.time() + timeout

@@ -1,6 +1,7 @@
 """The connections of a subscriber: to the owner of each channel where messages stay within a shard, else to one node.
 
-Which one node is settled by a counter in Redis, so that the connections of all processes are spread evenly.
+Which one node is settled by a counter in Redis, so that the connections of all processes are spread evenly. When an
+owner is gone its replicas are heard from, which takes no election: what is published later reaches them, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ COUNTER = SPACE + "listeners"
 PING_EVERY = 0.75
 PING_TIMEOUT = 0.75
 """Seconds: a hung server is found after at most the sum of both."""
+AVOIDED = 10.0
+"""Seconds for which others are preferred to a node that has just failed."""
 
 
 class Ear:
@@ -56,7 +59,8 @@ class Ears:
         self._on_push = on_push
         self._on_lost = on_lost
         self._ears: dict[Address, Ear] = {}
-        self._avoid: Address | None = None
+        self._failed: Address | None = None
+        self._failed_at = 0.0
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -89,19 +93,47 @@ class Ears:
 
     async def open_for(self, feed: Feed, avoid: Address | None = None) -> Ear:
         """The connection for that feed. Raises Unavailable or ServerError."""
-        self._avoid = avoid or self._avoid
+        if avoid is not None:
+            self._avoid(avoid)
         async with self._opening:
-            if self._client.sharded:
-                address = self._client.owner(feed.slot)
-            else:
-                address = next((known for known, ear in self._ears.items() if ear.alive), None)
-                address = address or await choose_node(self._client, self._avoid)
-            if address is None or self._closed:
-                raise Unavailable("no node is known to hear from")
+            if self._closed:
+                raise Unavailable("the subscriber is closed")
+            return await self._open_first(await self._candidates(feed))
+
+    async def _candidates(self, feed: Feed) -> list[Address]:
+        """Whom to hear that feed from, the best first."""
+        avoided = self._avoided
+        if not self._client.sharded:
+            here = next((known for known, ear in self._ears.items() if ear.alive), None)
+            chosen = here or await choose_node(self._client, avoided)
+            return [chosen] if chosen else []
+        owner, others = self._client.owner(feed.slot), self._client.stand_ins(feed.slot)
+        if owner is None:
+            return others
+        node = self._client.node_at(owner)
+        fit = owner != avoided and node is not None and node.alive
+        return [owner, *others] if fit else [*others, owner]
+
+    async def _open_first(self, candidates: Sequence[Address]) -> Ear:
+        failure: Unavailable = Unavailable("no node is known to hear from")
+        for address in candidates:
             ear = self._ears.get(address)
-            if ear is None or not ear.alive:
-                ear = self._ears[address] = await self._open(address)
-            return ear
+            if ear is not None and ear.alive:
+                return ear
+            try:
+                self._ears[address] = ear = await self._open(address)
+            except Unavailable as error:
+                failure = error
+            else:
+                return ear
+        raise failure
+
+    @property
+    def _avoided(self) -> Address | None:
+        return self._failed if asyncio.get_running_loop().time() - self._failed_at < AVOIDED else None
+
+    def _avoid(self, address: Address) -> None:
+        self._failed, self._failed_at = address, asyncio.get_running_loop().time()
 
     async def _open(self, address: Address) -> Ear:
         ear = Ear(address)
@@ -136,7 +168,7 @@ class Ears:
 
     def drop_all(self, failed: Ear) -> None:
         """Every subscription is void: so are the connections, of which `failed` is to be avoided for now."""
-        self._avoid = failed.address
+        self._avoid(failed.address)
         ears, self._ears = [*self._ears.values(), failed], {}
         for ear in ears:
             ear.close()
@@ -155,7 +187,8 @@ async def choose_node(client: Client, avoid: Address | None) -> Address | None:
     if len(others) < 2:
         return others[0] if others else None
     try:
-        turn = await client.execute("INCR", COUNTER, retry="always", timeout=0.5)
+        patience = 0.5 if avoid is None else 0.2  # after a failure being heard again soon is worth more
+        turn = await client.execute("INCR", COUNTER, retry="always", timeout=patience)
     except (Unavailable, OutcomeUnknown):  # the counter's own shard is down: better uneven than deaf
         turn = random.randrange(len(others))  # noqa: S311 (spreads load)
     return others[int(turn) % len(others)]

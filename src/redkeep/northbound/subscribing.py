@@ -305,10 +305,12 @@ class Subscriber:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK)
-            if self._client.sharded or self._client.mode == "single":
+            if self._client.mode == "single":
                 continue
             now, due = loop.time(), list[_Subscription]()
             for one in self._subscriptions.values():
+                if self._client.sharded and one.ear.address == self._client.owner(one.feed.slot):
+                    continue  # it hears where it is told
                 if one.checked != one.last:
                     one.quiet.reset()
                     one.checked, one.due = one.last, now + one.quiet.take()
