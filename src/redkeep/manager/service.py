@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from redkeep.decide.fencing import CONFIRMED_UNSEEN
 from redkeep.decide.recovery import (
     Degraded,
     Doubt,
@@ -26,7 +25,7 @@ from redkeep.decide.recovery import (
     Verdict,
     judge,
 )
-from redkeep.decide.sites import may_be_primary, may_write_at
+from redkeep.decide.sites import may_write_at
 from redkeep.errors import RedkeepError
 from redkeep.manager.alerts import Alerts
 from redkeep.manager.canary import Canary
@@ -34,14 +33,14 @@ from redkeep.manager.clusters import ClusterWatch, is_cluster
 from redkeep.manager.membership import Membership
 from redkeep.manager.settings import ManagerSettings
 from redkeep.manager.sightings import Sightings
-from redkeep.model.facts import Confirmation, HostReport
-from redkeep.model.instance import FAILOVER_PAUSED, Event, Group, Host, Instance
+from redkeep.manager.words import REPAIR_LIMIT, Words
+from redkeep.model.instance import FAILOVER_PAUSED, Event, Group, Instance
 from redkeep.model.operation import BACKGROUND, Kind, Operation
 from redkeep.operations.cluster_strategy import METHODS
 from redkeep.operations.context import Tools
 from redkeep.operations.runner import RUNBOOKS, Runner
-from redkeep.orders import HA, HINTS, MANAGERS, REPORTS, Exit, decode_report, encode_confirmation, hint
-from redkeep.ports import Body, Bus, Message, Store, Transaction, WholeGroup
+from redkeep.orders import HA, HINTS, MANAGERS, REPORTS, Exit, decode_report, hint
+from redkeep.ports import Bus, Message, Store, Transaction, WholeGroup
 from redkeep.strategies import load_class
 
 log = logging.getLogger(__name__)
@@ -50,8 +49,6 @@ UNSEEN_LOOK_LIMIT = 0.5
 """Seconds that an agent gets to show servers that no heartbeat has told of yet."""
 WATCH_INTERVAL = 0.2
 """Seconds between two looks at groups whose primary's host has just fallen silent."""
-ONE_BY_ONE = 8
-"""Groups that are read each by itself; more are read with all others."""
 FORGET_INTERVAL = 3600.0
 """Seconds between two prunings."""
 
@@ -83,7 +80,7 @@ class Manager:
             tools.store, settings.limits, self._submit, self._hurry, settings.failover_deadline
         )
         self._groups_by_instance: dict[str, str] = {}
-        self._hosts_written: dict[str, tuple[float, Host]] = {}
+        self._words = Words(self._store, tools.backend, settings.word_seconds)
         self._hints: set[asyncio.Future[None]] = set()
         self._alerts = Alerts(self._store, settings.name)
         self._asking: set[str] = set()
@@ -99,7 +96,7 @@ class Manager:
             await self._membership.join()
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._bus.serve(MANAGERS, self._confirm)),
+                group.create_task(self._bus.serve(MANAGERS, self._words.confirm)),
                 group.create_task(self._hear(REPORTS, self._on_report)),
                 group.create_task(self._hear(HINTS, self._on_hint)),
                 group.create_task(self._hear(HA, self._on_topology)),
@@ -158,51 +155,6 @@ class Manager:
 
     async def _on_topology(self, message: Message) -> None:
         self._sightings.changed(str(message.body["group"]), time.monotonic())
-
-    async def _confirm(self, body: Body) -> Body:
-        """An agent wants its primaries confirmed: those, and only those, whom the store knows as rightful."""
-        report = decode_report(body)
-        if isinstance(report, Exit):
-            return encode_confirmation(Confirmation((), (), 0))
-        async with self._store.read() as tx:
-            wanted = await _wanted(tx, report)
-            groups = await _groups_of(tx, wanted)
-            misplaced = await self._misplaced(tx, wanted)
-        await self._keep_host(report)
-        rightful = {group.rightful_primary_id for group in groups} - misplaced
-        known = {one.id for one in wanted}
-        return encode_confirmation(
-            Confirmation(
-                confirmed=tuple(sorted(known & rightful)),
-                denied=tuple(sorted(known - rightful)),
-                lease_seconds=self._settings.word_seconds,
-                site_seconds=self._backend.site_seconds,
-            )
-        )
-
-    async def _misplaced(self, tx: Transaction, instances: list[Instance]) -> set[str]:
-        """Those of groups with several sites that are not where the backend may write now."""
-        sites = may_write_at(self._backend, await tx.service_clusters()) if self._backend.targets else None
-        found = set()
-        for one in instances:
-            if sites is None or one.site in sites:
-                continue
-            if not may_be_primary(one, await tx.instances(group_id=one.group_id), sites):
-                found.add(one.id)
-        return found
-
-    async def _keep_host(self, report: HostReport) -> None:
-        """The host's row: written when it says something new, and every few seconds as a sign of life."""
-        host = _host_of(report)
-        written_at, written = self._hosts_written.get(host.id, (float("-inf"), host))
-        news = replace(written, disk_free_bytes=host.disk_free_bytes) != host
-        if not news and time.monotonic() - written_at < CONFIRMED_UNSEEN:
-            return
-        async with self._store.begin() as tx:
-            await tx.save(replace(host, seen_at=await tx.now()))
-            if news or written_at == float("-inf"):
-                await _follow_to_site(tx, host)
-        self._hosts_written[host.id] = (time.monotonic(), host)
 
     # --- looking and deciding -------------------------------------------------------------------------------------
 
@@ -377,7 +329,8 @@ class Manager:
 
     async def _submit_repair(self, group: Group, instance_ids: tuple[str, ...], reason: str) -> None:
         self._repaired[group.id] = time.monotonic()
-        await self._submit(group, Kind.REPAIR, {"instances": list(instance_ids), "reason": reason}, reason, 60.0)
+        args: dict[str, object] = {"instances": list(instance_ids), "reason": reason}
+        await self._submit(group, Kind.REPAIR, args, reason, REPAIR_LIMIT)
         self._work_on(group.id)
 
     async def _submit(self, group: Group, kind: Kind, args: dict[str, object], reason: str, limit: float) -> bool:
@@ -436,50 +389,9 @@ class Manager:
                     await news.wait()
 
 
-async def _wanted(tx: Transaction, report: HostReport) -> list[Instance]:
-    """What a host wants confirmed, as far as it is the host's. One is asked for while its writers wait."""
-    if len(report.wants_confirmed) == 1:
-        one = await tx.instance(report.wants_confirmed[0])
-        return [one] if one is not None and not one.deleted and one.host_id == report.host_id else []
-    names = set(report.wants_confirmed)
-    return [one for one in await tx.instances(host_id=report.host_id) if one.id in names] if names else []
-
-
-async def _groups_of(tx: Transaction, instances: list[Instance]) -> list[Group]:
-    """Their groups: one by one, or all that there are in one trip, where that is less."""
-    ids = {one.group_id for one in instances}
-    if len(ids) > ONE_BY_ONE:
-        return [group for group in await tx.groups() if group.id in ids]
-    found = [await tx.group(one) for one in ids]
-    return [group for group in found if group is not None]
-
-
 async def _quietly(act: Awaitable[object]) -> None:
     with contextlib.suppress(RedkeepError):
         await act
-
-
-def _host_of(report: HostReport) -> Host:
-    return Host(
-        id=report.host_id,
-        address=report.address,
-        port_low=report.port_low,
-        port_high=report.port_high,
-        versions=report.versions,
-        memory_bytes=report.memory_bytes,
-        disk_bytes=report.disk_bytes,
-        disk_free_bytes=report.disk_free_bytes,
-        seen_at=0.0,
-        zone=report.zone,
-        site=report.site,
-    )
-
-
-async def _follow_to_site(tx: Transaction, host: Host) -> None:
-    """What runs on a host is where the host is, also when its operator has given it another site."""
-    for group_id in {one.group_id for one in await tx.instances(host_id=host.id) if one.site != host.site}:
-        if found := await tx.whole_group(group_id, lock=True):
-            await tx.save(*(replace(one, site=host.site) for one in found.instances if one.host_id == host.id))
 
 
 def _decision(operation: Operation, group: Group, reason: str, now: float) -> Event:

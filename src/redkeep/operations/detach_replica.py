@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from redkeep.decide.sites import spans_sites
 from redkeep.errors import Refused
 from redkeep.model.instance import Status
 from redkeep.model.orders import Brief
@@ -32,6 +33,9 @@ async def run(run: Run) -> None:
 async def give_up(run: Run, reason: str) -> None:
     """It stays a member; its primary's agent is told so."""
     if run.find(run.arg("instance")) is not None:
+        if spans_sites(run.members):  # it must know that it has one elsewhere before that one may be chosen
+            told = run.topology(run.primary.id)
+            await run.tell(run.primary, Brief(run.assignment(run.primary, told)))
         await run.settle([run.arg("instance")], Status.ACTIVE, reason)
         await run.brief_members(run.topology(run.primary.id))
 

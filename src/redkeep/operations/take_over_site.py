@@ -74,8 +74,8 @@ async def give_up(run: Run, reason: str) -> None:
 
 
 def candidates(run: Run) -> list[Instance]:
-    """Members at the new site."""
-    return [one for one in run.members if one.site == run.arg("site")]
+    """Members at the new site. Of one that is leaving, the old primary's agent may not know any more."""
+    return [one for one in run.members if one.site == run.arg("site") and one.status is not Status.DETACH]
 
 
 def _choose(run: Run, facts: Mapping[str, ServerFacts], *, again: bool = False) -> Chosen:
