@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.api_world import BASE, World, fault, world
+from tests.contract.api_world import BASE, World, fault, world, write_htpasswd
 
-from redkeep.model.instance import Flavor
+from redkeep.model.instance import Event, Flavor
 
 
 @pytest.fixture
@@ -124,3 +124,19 @@ async def test_what_trove_has_and_redkeep_has_not_is_said_so(keep: World) -> Non
         ("GET", f"/instances/{one.id}/users/app/databases"),
     ):
         assert fault(await keep.call(method, path))[:2] == (501, "notImplemented"), path
+
+
+async def test_all_events_are_for_the_administrator(tmp_path: Path) -> None:
+    passwords = write_htpasswd(tmp_path / "passwords", {"admin": "x", "demo": "y"})
+    async with world(tmp_path, auth="basic", htpasswd=passwords) as keep:
+        async with keep.store.begin() as tx:
+            await tx.record(*(Event(float(n), "site.frozen", f"line {n}") for n in range(3)))
+
+        tenant = await keep.http.get("/v1.0/demo/events", auth=("demo", "y"))
+        admin = await keep.http.get("/v1.0/admin/events?limit=2", auth=("admin", "x"))
+
+    assert fault(tenant)[:2] == (403, "forbidden")
+    assert [(one["kind"], one["text"]) for one in admin.json()["events"]] == [
+        ("site.frozen", "line 2"),
+        ("site.frozen", "line 1"),
+    ]

@@ -222,6 +222,16 @@ def test_cinder_lists_services_and_clusters_whatever_the_authentication(keep: Ke
     assert host_rows(clusters)[1][:4] == [CLUSTER, "cinder-volume", "up", "enabled"]
 
 
+def test_cinder_logs_in_with_a_password(keep: Keep) -> None:
+    """With what `openrc` exports."""
+    done = keep.run("cinder", "service-list", **keep.password(), OS_VOLUME_API_VERSION="3.26")
+    moved = keep.run("cinder", "failover-host", "m1", "--backend_id", "dr1", **keep.password())
+    until_status(keep, "failed-over")
+
+    assert [row[1] for row in host_rows(done.stdout)[1:]] == HOSTS, done.stderr
+    assert moved.returncode == 0, moved.stderr
+
+
 def test_cinder_works_without_a_project_in_the_address_and_finds_its_version(keep: Keep) -> None:
     services = keep.cinder("service-list", "--withreplication", url=f"{keep.url}/v3")
     versions = keep.cinder("version-list")

@@ -176,9 +176,24 @@ async def test_g4_an_error_stays_until_somebody_asks_again(site: Scene) -> None:
 
     assert (stays["replication_status"], stays["status"]) == ("failover-error", "disabled")
     assert "the array is on fire" in stays["redkeep:failover"]["error"]
-    async with site.store.read() as tx:
-        texts = [event.text for event in await tx.events()]
-    assert any("it was failover-error" in text for text in texts)
+    audit = (await site.http.get("/v1.0/admin/events")).json()["events"]
+    texts = [(event["actor"], event["text"]) for event in audit]
+    assert ("admin", f"{CLUSTER} is to fail over to dr1; it was failover-error") in texts
+    assert [text for _, text in texts if "the array is on fire" in text]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(TimeoutError("the array hung up"), "TimeoutError: the array hung up"), (OSError("gone"), "gone")],
+)
+async def test_g4_what_a_driver_raises_is_told_as_it_is(site: Scene, error: Exception, reason: str) -> None:
+    await site.start("m1")
+    site.storage.trouble = refuses("failover dr1", error)
+
+    await site.ask("dr1")
+    await site.until("failover-error")
+
+    assert reason in (await site.shown())["redkeep:failover"]["error"]
 
 
 async def test_g5_fault_41_when_the_doer_dies_another_one_finishes(site: Scene) -> None:

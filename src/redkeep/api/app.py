@@ -95,6 +95,7 @@ ROUTES = (
     Route("DELETE", INSTANCE, instances.delete, CHANGE, 202, has_body=False),
     Route("POST", INSTANCE + "/action", actions.act, CHANGE, 202, has_body=False),
     Route("GET", INSTANCE + "/events", events.index),
+    Route("GET", PROJECT + "/events", events.index_of_all),
     Route("GET", INSTANCE + "/users", users.index),
     Route("POST", INSTANCE + "/users", users.create, CHANGE, 202),
     Route("PUT", INSTANCE + "/users", users.change_passwords, CHANGE, 202, has_body=False),

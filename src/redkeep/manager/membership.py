@@ -238,15 +238,14 @@ class Membership:
 
     async def _follow(self, cluster: ServiceCluster) -> None:
         """Have the driver use the site of this epoch, and write down that it does."""
-        reason = ""
+        reason, time_left = "", asyncio.timeout(self._settings.follow_limit)
         try:
-            async with self._driving, asyncio.timeout(self._settings.follow_limit):
+            async with self._driving, time_left:
                 await self.driver.failover_completed(cluster.site)
-        except TimeoutError:
-            reason = f"its driver did not follow to {cluster.site} within {self._settings.follow_limit:g} s"
         except Exception as error:  # noqa: BLE001 (the service's supervisor: a vendor's driver may raise anything)
             log.warning("%s does not follow to %s: %r", self.service_id, cluster.site, error)
-            reason = f"{type(error).__name__}: {error}"
+            late = f"its driver did not follow to {cluster.site} within {self._settings.follow_limit:g} s"
+            reason = late if time_left.expired() else f"{type(error).__name__}: {error}"
         async with self._store.begin() as tx:
             latest, service = await self._rows(tx)
             now = await tx.now()

@@ -152,9 +152,9 @@ async def _call_driver(run: SiteRun, found: Sequence[Volume]) -> FailoverResult 
     act = run.driver.failover_host if run.cluster.solitary else run.driver.failover
     target, forced = run.failover.target, bool(run.failover.forced)
     async with run.store.read() as tx:
-        limit = max(0.0, run.failover.deadline - await tx.now())
+        time_left = asyncio.timeout(max(0.0, run.failover.deadline - await tx.now()))
     try:
-        async with asyncio.timeout(limit), _watching(run):
+        async with time_left, _watching(run):
             result = await act(found, target, forced=forced)
     except Refused as error:
         reason = str(error)
@@ -164,14 +164,12 @@ async def _call_driver(run: SiteRun, found: Sequence[Volume]) -> FailoverResult 
             f"{run.cluster.id} stays where it is: {reason}",
         )
         return None
-    except TimeoutError:
-        await _fail(run, run.failover.error or "it was not done in time, at step 'fail over'")
-        return None
     except (NotNow, Unavailable, OutcomeUnknown, StaleEpoch):
         raise
     except Exception as error:
         log.exception("the driver of %s failed", run.cluster.id)
-        await _fail(run, f"{type(error).__name__}: {error}")
+        late = run.failover.error or "it was not done in time, at step 'fail over'"
+        await _fail(run, late if time_left.expired() else f"{type(error).__name__}: {error}")
         return None
     wrong = check_result(run.cluster, result)
     if isinstance(wrong, Refusal):
