@@ -72,7 +72,6 @@ class Backend:
             return self.site
         return next((one.site for one in self.targets if one.backend_id == target), None)
 
-
     @property
     def names(self) -> Mapping[str, str]:
         """Targets by the label of their hosts."""
