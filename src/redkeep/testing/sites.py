@@ -72,7 +72,7 @@ class TwoSites:
         Vault.open(self.directory / "secret.key")
         (self.directory / "redkeep.conf").write_text(
             f"[northbound]\nurl = redis://:secret@{self.control.address}\n"
-            "[api]\nauth = noauth\nmax_instances = 5000\nmax_volume_gb = 100000\n"
+            f"[api]\nauth = noauth\nport = {self.ports[SOUTH]}\nmax_instances = 5000\nmax_volume_gb = 100000\n"
             f"[backend]\ndriver = redis_sites\nsite = {NORTH}\nreplication_device = backend_id:{SOUTH}\n"
             f"site_lease = {self.site_lease}\n"
             "[manager]\nreport_interval = 0.5\nservice_down_time = 5\ncanary_interval = 1\n"
