@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from redkeep.errors import NotNow, OutcomeUnknown, RedkeepError, Refused, StaleEpoch, Unavailable
-from redkeep.ports import Body
+from redkeep.ports import Body, Handler
+
+log = logging.getLogger(__name__)
 
 _TRAVEL: tuple[type[RedkeepError], ...] = (Refused, NotNow, Unavailable, OutcomeUnknown, StaleEpoch)
 
@@ -27,6 +30,16 @@ def unpack(text: str | bytes) -> dict[str, Any]:
 def pack_answer(body: Body) -> str:
     """What a handler returned."""
     return pack({"ok": dict(body)})
+
+
+async def answer_of(handler: Handler, body: Body, what: str) -> str:
+    """What a handler returns or raises, packed: it is not ours, and whatever it does, the caller gets an answer."""
+    try:
+        return pack_answer(await handler(body))
+    except Exception as error:  # the supervisor of handlers: logs what nobody foresaw, and goes on
+        if not isinstance(error, _TRAVEL):
+            log.exception("the handler of %s failed", what)
+        return pack_error(error)
 
 
 def pack_error(error: Exception) -> str:
@@ -66,8 +79,3 @@ def _error(answer: dict[str, Any]) -> RedkeepError:
             return Unavailable(message)
         case _:
             return OutcomeUnknown(message)
-
-
-def travels(error: Exception) -> bool:
-    """It reaches the caller as what it is."""
-    return isinstance(error, _TRAVEL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from redkeep.errors import OutcomeUnknown, Unavailable
@@ -42,11 +43,10 @@ async def connect(
     client = kind(addresses, login, on_topology)
     client.confirm = confirm
     client.version = tuple(int(part) for part in said.get(b"version", b"").split(b".") if part.isdigit())
-    try:
+    async with AsyncExitStack() as unless_ready:
+        unless_ready.push_async_callback(client.close)
         await client.ready(deadline - loop.time())
-    except BaseException:
-        await client.close()
-        raise
+        unless_ready.pop_all()
     return client
 
 

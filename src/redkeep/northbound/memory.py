@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from functools import partial
 
 from redkeep.errors import OutcomeUnknown, Unavailable
-from redkeep.northbound.carriage import pack, pack_answer, pack_error, travels, unpack, unpack_answer
+from redkeep.northbound.carriage import answer_of, pack, unpack, unpack_answer
 from redkeep.northbound.link import Bell
 from redkeep.northbound.streams import OLDEST, order, resume
 from redkeep.ports import Body, Handler, Message
-
-log = logging.getLogger(__name__)
 
 KEPT = 10_000
 
@@ -167,13 +164,7 @@ class MemoryBus:
 
     async def _execute(self, name: str, request: _Request, handler: Handler) -> None:
         if asyncio.get_running_loop().time() < request.deadline:
-            try:
-                answer = pack_answer(await handler(unpack(request.body)))
-            except Exception as error:  # the supervisor of handlers, as in serving.py
-                if not travels(error):
-                    log.exception("the handler of a request to %s failed", name)
-                answer = pack_error(error)
-            self._reply(request, answer)
+            self._reply(request, await answer_of(handler, unpack(request.body), f"a request to {name}"))
         self._exchange.remove(name, request)
 
     def _reply(self, request: _Request, answer: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from redkeep.errors import OutcomeUnknown, Unavailable
-from redkeep.northbound.carriage import pack_answer, pack_error, travels, unpack
+from redkeep.northbound.carriage import answer_of, unpack
 from redkeep.northbound.link import Dialer, Link, Pause
 from redkeep.northbound.streams import BLOCK_MS, OLDEST, PREFIX, READ_TIMEOUT, Entry, entries, order
 from redkeep.northbound.wire import Connection, ServerError
@@ -148,18 +148,10 @@ class Server:
             return await self._settle(entry.id, None, now + left)
         self._in_hand.add(asked.mark)
         try:
-            answer = await self._answer(entry.id, asked.body)
+            answer = await answer_of(self._handler, asked.body, f"request {entry.id} to {self._key}")
         finally:
             self._in_hand.discard(asked.mark)
         return await self._settle(entry.id, (asked.caller, asked.number, answer), now + left)
-
-    async def _answer(self, entry_id: str, body: Body) -> str:
-        try:
-            return pack_answer(await self._handler(body))
-        except Exception as error:  # the supervisor of handlers: whatever happens, the caller gets an answer
-            if not travels(error):
-                log.exception("%s: the handler of request %s failed", self._key, entry_id)
-            return pack_error(error)
 
     async def _settle(self, entry_id: str, reply: _Answer | None, deadline: float) -> None:
         """Write the reply, then acknowledge: in this order, in one write. Tried until `deadline` (loop time).

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -36,11 +37,11 @@ T = TypeVar("T")
 def connect(seeds: Iterable[Address | str], **options: Any) -> Client:
     """As `redkeep.northbound.connect`, with the same options. Raises as that does."""
     thread = LoopThread("redkeep-northbound")
-    try:
-        return Client(thread.run(connecting.connect(seeds, **options)), thread)
-    except BaseException:
-        thread.close()
-        raise
+    with ExitStack() as unless_connected:
+        unless_connected.callback(thread.close)
+        client = Client(thread.run(connecting.connect(seeds, **options)), thread)
+        unless_connected.pop_all()
+    return client
 
 
 def connect_twin(door: MemoryDoor) -> Client:

@@ -106,18 +106,17 @@ class Connection(asyncio.Protocol):
         """
         loop = asyncio.get_running_loop()
         connection = cls(address, on_push, on_lost)
-        try:
-            async with asyncio.timeout(timeout):
-                await loop.create_connection(lambda: connection, address.host, address.port)
-                connection.greeting = await connection.send(*(login or Login()).hello(), timeout=2 * timeout)
-        except (TimeoutError, OSError) as error:
-            connection.abort()
-            raise Unavailable(f"{address}: cannot connect ({str(error) or 'timed out'})") from error
-        except OutcomeUnknown as error:
-            raise Unavailable(str(error)) from error
-        except BaseException:
-            connection.abort()
-            raise
+        with contextlib.ExitStack() as unless_open:
+            unless_open.callback(connection.abort)
+            try:
+                async with asyncio.timeout(timeout):
+                    await loop.create_connection(lambda: connection, address.host, address.port)
+                    connection.greeting = await connection.send(*(login or Login()).hello(), timeout=2 * timeout)
+            except (TimeoutError, OSError) as error:
+                raise Unavailable(f"{address}: cannot connect ({str(error) or 'timed out'})") from error
+            except OutcomeUnknown as error:
+                raise Unavailable(str(error)) from error
+            unless_open.pop_all()
         return connection
 
     @property
