@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNSEEN = (ClusterPrepare, ClusterMeet, ClusterAddSlots, ClusterComplete, ClusterForget, CloseSlots)
+"""After these nobody needs a look: what comes of them is seen later, of all members together."""
 TURN = 0.0005
 """Seconds between two looks while clients wait."""
 COMEBACK_TIMEOUTS = 3
@@ -115,7 +117,8 @@ class ClusterMember:
             CloseSlots: self._close_slots,
             MoveSlots: self._move_slots,
         }
-        return await acts[type(order)](order)
+        seen = await acts[type(order)](order)
+        return replace(self._server.facts, cluster=None) if isinstance(order, UNSEEN) else seen
 
     # --- how ------------------------------------------------------------------------------------------------------
 
