@@ -14,9 +14,10 @@ from redkeep.model.instance import Instance
 from redkeep.model.operation import Kind
 from redkeep.northbound import Notice, Publisher, Subscriber, connect
 from redkeep.northbound.places import feed_of
+from redkeep.operations.placing import SILENT
 from redkeep.testing.stack import MEMBER, Stack, stack
 
-pytestmark = [pytest.mark.real, pytest.mark.faults]
+pytestmark = [pytest.mark.real, pytest.mark.faults, pytest.mark.timeout(300)]
 
 QUICK = {"lease_seconds": 1.0, "look_interval": 0.2}
 
@@ -141,6 +142,69 @@ async def test_25_a_new_member_that_answers_late_is_waited_for() -> None:
         await found.until_free(key)
 
         assert await in_order(found, key), "it was called done before all agreed"
+
+
+@pytest.mark.parametrize("step", ["place", "meet", "complete"])
+async def test_25_a_member_that_dies_while_others_join_is_brought_back(step: str) -> None:
+    killed: list[str] = []
+
+    def kill_one(kind: Kind, entered: str) -> None:
+        if kind is Kind.GROW_CLUSTER and entered == step and not killed:
+            victim = min(found.redis_processes(), key=lambda each: each.create_time())
+            killed.append(victim.cwd())
+            victim.kill()
+
+    async with stack(manager_options=QUICK) as found:
+        await found.start_agent()
+        await found.start_manager(at_step=kill_one)
+        shown = await found.create_cluster()
+        async with await connect(seeds(shown), password=found.passwords["c"]) as client:
+            await filled(client, 500)
+            await asyncio.sleep(1.5)  # the file that is appended to is synced every second
+
+            await found.act_on(shown["id"], {"grow": [MEMBER]})
+
+            assert killed
+            await agreed(found, shown["id"])
+            assert await all_there(client, 500)
+
+
+async def test_26_a_member_whose_host_is_lost_is_forgotten_and_removed_when_that_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("redkeep.operations.membership.LOST_AFTER", 3.0)
+    async with stack(manager_options=QUICK) as found:
+        await found.start_agent("host-1")
+        await found.start_manager()
+        shown = await found.create_cluster(primaries=2)
+        key, host = shown["id"], await found.start_agent("host-2")
+        await found.eventually(lambda: knows_host(found, "host-2"), what="the second host")
+        grown = await found.act_on(key, {"grow": [MEMBER]})
+        new = next(one for one in await members(found, key) if one.name == grown["instances"][-1]["name"])
+        assert new.host_id == "host-2"
+
+        await host.kill()
+        process(found, new).kill()
+        await asyncio.sleep(4.0)
+        await found.call("POST", f"/clusters/{key}", {"shrink": [{"id": new.id}]}, expect=202)
+        after = await found.until_free(key)
+        assert [one["status"] for one in after["instances"]] == ["ACTIVE", "ACTIVE", "ERROR"]
+        await asyncio.sleep(SILENT)  # until then new members may be placed there
+        await found.act_on(key, {"grow": [MEMBER]})
+
+        await found.start_agent("host-2")
+        await found.eventually(lambda: knows_host(found, "host-2"), what="the second host again")
+        last = await found.act_on(key, {"shrink": [{"id": new.id}]})
+        assert [one["name"] for one in last["instances"]] == ["c-member-1", "c-member-2", "c-member-4"]
+        await agreed(found, key)
+        assert len(found.redis_processes()) == 3
+
+
+async def knows_host(found: Stack, host_id: str) -> bool:
+    assert found.store is not None
+    async with found.store.read() as tx:
+        now = await tx.now()
+        return any(one.id == host_id and now - one.seen_at < 2.0 for one in await tx.hosts())
 
 
 async def test_26_whoever_has_slots_stays_or_is_drained_and_never_comes_back() -> None:

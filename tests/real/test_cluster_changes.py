@@ -14,7 +14,7 @@ from redkeep.model.topology import Role
 from redkeep.northbound import connect
 from redkeep.testing.stack import MEMBER, Stack, stack
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 LIMIT = 240.0
 
 

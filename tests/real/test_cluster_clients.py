@@ -23,7 +23,7 @@ from redkeep.api.settings import ApiSettings
 from redkeep.testing.servers import free_port
 from redkeep.testing.stack import Stack, stack
 
-pytestmark = [pytest.mark.real, pytest.mark.clients]
+pytestmark = [pytest.mark.real, pytest.mark.clients, pytest.mark.timeout(400)]
 
 PASSWORD = "open sesame"
 MEMBER = "flavor=1,volume=1"

@@ -21,7 +21,7 @@ from redkeep.redis.versions import find_servers
 from redkeep.status import Report, render
 from redkeep.testing.stack import MEMBER, Stack, stack
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 PATIENCE = 30.0
 
 

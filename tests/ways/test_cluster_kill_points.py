@@ -14,7 +14,7 @@ from redkeep.model.operation import Kind
 from redkeep.northbound import connect
 from redkeep.testing.stack import MEMBER, Stack, kill_at, stack
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 TAKE_OVER = {"lease_seconds": 1.0, "look_interval": 0.2}
 KEYS = 300

@@ -27,6 +27,8 @@ AT_ONCE = 8
 """Servers that are started at the same time."""
 WATCH_INTERVAL = 0.3
 """Seconds between two looks for members that have died while they are being introduced."""
+LOST_AFTER = 90.0
+"""Seconds without a word after which a host counts as lost, as for an eject."""
 FORGET_LIMIT = 60.0
 """Seconds for which Redis does not hear of a node that it was told to forget."""
 
@@ -135,19 +137,24 @@ async def _restart_the_dead(run: Run, names: Sequence[str]) -> None:
 # --- Leaving ----------------------------------------------------------------------------------------------------------
 
 
-async def take_out(run: Run, leaving: Sequence[Instance], node_ids: Collection[str]) -> None:
+async def take_out(run: Run, leaving: Sequence[Instance], node_ids: Collection[str]) -> set[str]:
     """These are stopped and their files are gone; whoever stays knows them no more, and hears of them from nobody.
 
     First they stop, so that they cannot introduce themselves again, then all others are told at once: who is told
     later than a minute after the first could hand the name back to it. Raises NotNow until that is so.
+
+    Returns those that could only be forgotten, since nothing was heard of their hosts for long: nobody listens to a
+    node that it does not know, so they do not come back into the cluster, but their files are there still.
     """
     gone = {one.id for one in leaving}
     staying = [one for one in in_cluster(run) if one.id not in gone]
     run.mark("stop")
+    silent = await _silent_hosts(run)
+    lost = {one.id for one in leaving if one.host_id in silent}
     orders = (
         run.tell(one, EnsureRemoved(one.id, run.group.id, run.group.epoch), timeout=30)
         for one in leaving
-        if one.host_id is not None
+        if one.host_id is not None and one.id not in lost
     )
     await _all_or_first_error(orders)
     run.mark("forget")
@@ -156,10 +163,18 @@ async def take_out(run: Run, leaving: Sequence[Instance], node_ids: Collection[s
         await asyncio.gather(*(_forget(run, one, node_ids) for one in staying))
         facts = await run.look(staying)
         if not (late := _who_know(staying, facts, node_ids)):
-            return
+            return lost
         if asyncio.get_running_loop().time() > deadline:
             raise NotNow(f"{', '.join(late)} cannot be told to forget who has left")
         await run.wait(0.1)
+    return lost
+
+
+async def _silent_hosts(run: Run) -> set[str]:
+    """Those of which nothing was heard for so long that nobody waits for them."""
+    async with run.tools.store.read() as tx:
+        now = await tx.now()
+        return {host.id for host in await tx.hosts() if now - host.seen_at > LOST_AFTER}
 
 
 async def _forget(run: Run, one: Instance, node_ids: Collection[str]) -> None:
@@ -227,7 +242,7 @@ async def drop_unfinished(run: Run, names: Collection[str], reason: str) -> None
     node_ids = {said.node_id for one in facts.values() if (said := one.cluster) is not None}
     stuck: set[str] = set()
     try:
-        await take_out(run, new, node_ids)
+        stuck = await take_out(run, new, node_ids)
     except StaleEpoch:
         raise
     except (RedkeepError, Overtaken) as error:

@@ -33,10 +33,26 @@ async def part(run: Run, names: Collection[str]) -> None:
 
     await run.step("leave", 0.8)
     leaving = [one for one in run.instances if one.id in set(names)]
-    await take_out(run, leaving, run.operation.choice["forget"])
+    lost = await take_out(run, leaving, run.operation.choice["forget"])
 
     run.mark("left", 0.9)
-    await run.alter(instances=lambda one: replace(one, deleted=True, fault=None) if one.id in set(names) else one)
+    await _record(run, {one.id for one in leaving}, lost)
+
+
+async def _record(run: Run, gone: Collection[str], lost: Collection[str]) -> None:
+    """Those whose files are gone are deleted; the others are no members any more, and stay to be removed later."""
+    async with run.change() as tx:
+        now = await tx.now()
+        told = Fault("It has left the cluster, but its host does not answer: shrink the cluster by it again.", now)
+        left = [one for one in run.instances if one.id in gone]
+        await tx.save(
+            *(replace(one, deleted=True, fault=None, updated=now) for one in left if one.id not in lost),
+            *(
+                replace(one, status=Status.ERROR, node_id=None, fault=told, updated=now)
+                for one in left
+                if one.id in lost
+            ),
+        )
 
 
 async def stay_after_all(run: Run, names: Collection[str], reason: str) -> None:
