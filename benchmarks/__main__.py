@@ -10,15 +10,27 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import NoReturn
 
-from benchmarks import attach_replica, crash_failover, hang_failover, planned_promote, site_failover
+from benchmarks import (
+    attach_replica,
+    cluster_create,
+    crash_failover,
+    hang_failover,
+    planned_promote,
+    rebalance,
+    shard_failover,
+    shard_promote,
+    site_failover,
+)
 from benchmarks.contest import Options
 from benchmarks.figures import table
 from benchmarks.northbound import NORTHBOUND
 from benchmarks.writing import Failed
 
+REPLICATION = (crash_failover, hang_failover, planned_promote, attach_replica)
+CLUSTERS = (cluster_create, rebalance, shard_failover, shard_promote)
+
 BENCHMARKS: Mapping[str, ModuleType] = {
-    module.NAME: module
-    for module in (crash_failover, hang_failover, planned_promote, attach_replica, site_failover, *NORTHBOUND)
+    module.NAME: module for module in (*REPLICATION, *CLUSTERS, site_failover, *NORTHBOUND)
 }
 """Each module says in the first line of its docstring what it measures."""
 

@@ -40,12 +40,18 @@ class Redkeep:
         try:
             self._api = self._start()
             self._password, self._members = self._order(version, replicas)
-            self.servers = Servers(list(self._members), self._password)
-            until(self.servers.whole, WHOLE_LIMIT, "a group made by redkeep")
-            self.servers.fill(megabytes)
+            self._serve()
+            self.fill(megabytes)
         except BaseException:
             self.close()
             raise
+
+    def _serve(self) -> None:
+        self.servers = Servers(list(self._members), self._password)
+        until(self.servers.whole, WHOLE_LIMIT, "a group made by redkeep")
+
+    def fill(self, megabytes: int) -> None:
+        self.servers.fill(megabytes)
 
     # --- the installation -----------------------------------------------------------------------------------------
 

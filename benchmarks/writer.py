@@ -20,6 +20,7 @@ from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -102,6 +103,15 @@ def write_by_address(spec: dict[str, Any], log: Log) -> None:
     _write_until_stopped(write, log)
 
 
+def write_to_cluster(spec: dict[str, Any], log: Log) -> None:
+    places = (one.split(":") for one in spec["addresses"])
+    nodes = [ClusterNode(host, int(port)) for host, port in places]  # type: ignore[no-untyped-call]
+    once = Retry(NoBackoff(), 0)
+    client = RedisCluster(startup_nodes=nodes, password=spec["password"], socket_timeout=SOCKET_TIMEOUT, retry=once)
+    tag = spec["tag"]
+    _write_until_stopped(lambda key, value: client.set(f"{{{tag}}}{key}", value), log)
+
+
 def _write_until_stopped(write: Write, log: Log) -> None:
     stopped = False
 
@@ -127,6 +137,7 @@ WAYS: dict[str, Callable[[dict[str, Any], Log], None]] = {
     "redkeep": write_through_redkeep,
     "sentinel": write_through_sentinel,
     "addresses": write_by_address,
+    "cluster": write_to_cluster,
 }
 
 
