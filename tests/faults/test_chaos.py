@@ -13,7 +13,9 @@ from redkeep.testing.history import Did, Entry, Verb
 pytestmark = [pytest.mark.real, pytest.mark.faults]
 
 
-@pytest.mark.parametrize(("durability", "count"), [(Durability.SYNC, 4), (Durability.ASYNC, 2)])
+@pytest.mark.parametrize(
+    ("durability", "count"), [(Durability.SYNC, 4), (Durability.ASYNC, 2), (Durability.BOUNDED, 2)]
+)
 async def test_46_after_every_round_nothing_promised_is_lost_and_one_primary_is_left(
     durability: Durability, count: int
 ) -> None:
@@ -24,6 +26,7 @@ async def test_46_after_every_round_nothing_promised_is_lost_and_one_primary_is_
 
     assert not outcomes[-1].wrong, "\n".join([f"seed {seed}", *told])
     assert len(outcomes) == count
+    assert "as promised" in told[-1]
 
 
 def test_a_seed_brings_the_same_faults_again_and_all_of_them_come() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
+from redkeep.decide.recovery import Limits
 from redkeep.model.instance import Durability, Instance, Status
 from redkeep.model.topology import Address, Role
 from redkeep.testing import invariants
@@ -34,7 +35,15 @@ LOSS_BOUND = WORD + 3.0
 """Seconds before a fault in which a write may be lost where nobody was asked to confirm it."""
 AWAY = (0.0, 1.5)
 """Seconds that a part stays away, at the least and at the most."""
-QUICK: dict[str, Any] = {"word_seconds": WORD, "look_interval": 0.2, "repair_pause": 1.0, "lease_seconds": 2.0}
+LONG_AWAY = 6.0
+"""Seconds that an agent stays away when its primaries are to be taken over."""
+QUICK: dict[str, Any] = {
+    "word_seconds": WORD,
+    "look_interval": 0.2,
+    "repair_pause": 1.0,
+    "lease_seconds": 2.0,
+    "limits": Limits(orphan=4.0),
+}
 WHOLE_LIMIT = 60.0
 """Seconds after which a group that is still not whole has been given up."""
 PROMOTE: dict[str, Any] = {"promote_to_replica_source": {}}
@@ -106,7 +115,7 @@ async def stop_server(arena: Arena) -> None:
 async def kill_agent(arena: Arena) -> None:
     name = arena.chance.choice(HOSTS)
     await arena.agents[name].kill()
-    await arena.away()
+    await (asyncio.sleep(LONG_AWAY) if arena.chance.random() < 0.4 else arena.away())
     arena.agents[name] = await arena.found.start_agent(name)
 
 
@@ -280,7 +289,16 @@ async def rounds(count: int, seed: int, durability: Durability, told: Callable[[
                 told("\n".join(last.wrong))
                 break
         told(f"seed {seed}: {len(writing.history.acknowledged())} writes acknowledged")
+        told(summary(outcomes, durability))
     return outcomes
+
+
+def summary(outcomes: Sequence[Outcome], durability: Durability) -> str:
+    """What was lost in all rounds, beside what may be lost."""
+    lost = sum(len(one.findings.lost) for one in outcomes)
+    allowed = "nothing" if durability is Durability.SYNC else f"what was acknowledged {LOSS_BOUND:g} s around a fault"
+    late = "as promised" if not outcomes[-1].wrong else "AND NOT AS PROMISED"
+    return f"{durability}: {lost} acknowledged writes lost in {len(outcomes)} rounds, {late}: {allowed} may be lost"
 
 
 def main() -> int:
