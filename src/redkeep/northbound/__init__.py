@@ -16,7 +16,7 @@ from redkeep.northbound.mirror import Mirror, Report
 from redkeep.northbound.publishing import Publisher
 from redkeep.northbound.subscribing import Notice, Subscriber
 from redkeep.northbound.tables import RawTables, Tables
-from redkeep.northbound.wire import Connection, Login, ServerError
+from redkeep.northbound.wire import Connection, Login, ServerError, tls_context
 
 __all__ = [
     "Availability",
@@ -39,4 +39,5 @@ __all__ = [
     "TableNotFound",
     "Tables",
     "connect",
+    "tls_context",
 ]

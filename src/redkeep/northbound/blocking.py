@@ -77,6 +77,8 @@ class BlockingConnection:
         self._reader = Reader(replyError=ServerError, notEnoughData=_NOTHING)
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout)
+            if login.tls is not None:
+                self._socket = login.tls.wrap_socket(self._socket, server_hostname=address.host)
         except OSError as error:
             raise Unavailable(f"{address}: cannot connect ({error})") from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

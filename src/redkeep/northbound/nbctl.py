@@ -130,6 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     seeds = os.environ.get("NBCTL_SEEDS", "127.0.0.1:6379")
     parser.add_argument("--seeds", default=seeds, metavar="HOST:PORT,...", help=f"any of the servers ({seeds})")
     parser.add_argument("--username", default=os.environ.get("NBCTL_USERNAME"))
+    parser.add_argument("--tls", action="store_true", help="encrypt; implied by --ca and --cert")
+    parser.add_argument("--ca", metavar="FILE", help="who signs the servers' certificates")
+    parser.add_argument("--cert", metavar="FILE", help="our own certificate")
+    parser.add_argument("--key", metavar="FILE", help="its key, if that is a file of its own")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds to reach the servers (5)")
     parser.epilog = "The password is taken from the variable NBCTL_PASSWORD."
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
@@ -151,6 +155,10 @@ async def _run(asked: argparse.Namespace) -> None:
         username=asked.username,
         password=os.environ.get("NBCTL_PASSWORD"),
         name="nbctl",
+        tls=asked.tls,
+        ca=asked.ca,
+        cert=asked.cert,
+        key=asked.key,
         timeout=asked.timeout,
     ) as client:
         await COMMANDS[asked.verb][0](client, asked)

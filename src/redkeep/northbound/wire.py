@@ -14,14 +14,16 @@ import asyncio
 import contextlib
 import math
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, Self
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
-from redkeep.errors import OutcomeUnknown, RedkeepError, Unavailable
+from redkeep.errors import OutcomeUnknown, RedkeepError, Refused, Unavailable
 from redkeep.model.topology import Address
 
 Argument = str | bytes | int | float
@@ -58,12 +60,32 @@ class Login:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     name: str = "redkeep"
+    tls: ssl.SSLContext | None = None
+    """None: in the clear."""
 
     def hello(self) -> tuple[str, ...]:
         """Protocol, credentials and name in one command: it needs no permission, and one round trip."""
         auth = () if self.password is None else ("AUTH", self.username or "default", self.password)
         visible = "".join(letter if "!" <= letter <= "~" else "-" for letter in self.name)
         return ("HELLO", "3", *auth, *(("SETNAME", visible) if visible else ()))
+
+
+def tls_context(
+    ca: str | PathLike[str] | None = None,
+    cert: str | PathLike[str] | None = None,
+    key: str | PathLike[str] | None = None,
+) -> ssl.SSLContext:
+    """Believe servers whose certificate is signed by `ca` (None: by whom this machine believes) and names the address
+    that is connected to; show `cert`, with its `key` if that is a file of its own. Raises Refused when a file is no
+    good."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+    except OSError as error:  # a wrong certificate is one, too
+        named = ", ".join(str(one) for one in (ca, cert, key) if one is not None)
+        raise Refused(f"TLS cannot be used with {named}: {error}") from error
+    return context
 
 
 class Connection(asyncio.Protocol):
@@ -110,7 +132,8 @@ class Connection(asyncio.Protocol):
             unless_open.callback(connection.abort)
             try:
                 async with asyncio.timeout(timeout):
-                    await loop.create_connection(lambda: connection, address.host, address.port)
+                    tls = login.tls if login is not None else None
+                    await loop.create_connection(lambda: connection, address.host, address.port, ssl=tls)
                     connection.greeting = await connection.send(*(login or Login()).hello(), timeout=2 * timeout)
             except (TimeoutError, OSError) as error:
                 raise Unavailable(f"{address}: cannot connect ({str(error) or 'timed out'})") from error
@@ -194,7 +217,8 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 (create_connection gives no other)
         self._transport = transport
         # Whatever the kernel does not take at once stays with us, where it still counts as unsent.
-        transport.set_write_buffer_limits(high=0)
+        # With TLS at least a byte: at 0 its layer would pause us at every write, and resume us at the next, never.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
         _keep_alive(transport.get_extra_info("socket"))
 
     def pause_writing(self) -> None:
