@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redkeep.decide import lifecycle
@@ -32,6 +32,9 @@ from redkeep.model.topology import Role
 from .strategies import group, instance
 from .test_recovery import LIMITS, NOW, following, views
 
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a machine that is busy with other things."""
+
 BACKEND = Backend(site="north", targets=(ReplicationTarget("dr1", "south"), ReplicationTarget("dr2", "west")))
 sites = st.sampled_from(["north", "south"])
 
@@ -42,6 +45,7 @@ def at_sites(seen: GroupView, where: list[str]) -> GroupView:
     )
 
 
+@patient
 @given(views(), st.lists(sites, min_size=4, max_size=4))
 def test_automatic_failover_never_leaves_the_site(seen: GroupView, where: list[str]) -> None:
     seen = at_sites(seen, where)
@@ -52,6 +56,7 @@ def test_automatic_failover_never_leaves_the_site(seen: GroupView, where: list[s
         assert by_id[verdict.successor_id].site == by_id[seen.group.rightful_primary_id or ""].site
 
 
+@patient
 @given(views(), st.lists(sites, min_size=4, max_size=4))
 def test_at_a_site_that_is_not_active_nobody_is_promoted_or_opened(seen: GroupView, where: list[str]) -> None:
     seen = replace(at_sites(seen, where), sites=frozenset({"west"}))
@@ -220,3 +225,12 @@ def test_nobody_is_promoted_elsewhere_before_the_last_word_of_the_old_site_is_ov
     assert last_write <= promoted + 1e-9
     assert not has_its_site(now=asked + seconds, site_until=asked + seconds, elsewhere=1)
     assert has_its_site(now=asked + seconds, site_until=0, elsewhere=0)
+
+
+def test_who_is_being_made_elsewhere_counts_and_who_was_given_up_does_not() -> None:
+    here = instance("p", role=Role.PRIMARY, site="north")
+    coming = instance("r", site="south", status=Status.BUILD, address=None, host_id=None)
+    given_up = replace(coming, status=Status.ERROR)
+
+    assert spans_sites([here, coming])
+    assert not spans_sites([here, given_up])

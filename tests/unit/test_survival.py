@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redkeep.backends.verifying import differing
@@ -17,6 +17,9 @@ from redkeep.model.topology import Role
 
 from .strategies import HISTORY, facts_of, group, instance
 from .test_recovery import following
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a machine that is busy with other things."""
 
 PRIMARY = instance("p", role=Role.PRIMARY, site="north")
 REPLICA = instance("r", replica_of="p", site="south")
@@ -49,6 +52,7 @@ def test_when_the_primary_is_silent_nobody_knows_what_would_be_lost() -> None:
     assert found.lacking_bytes is None
 
 
+@patient
 @given(facts_of("p"), facts_of("r"), st.booleans(), st.booleans())
 def test_nobody_survives_by_a_replica_that_could_not_be_promoted(
     source: ServerFacts, mine: ServerFacts, sees_source: bool, sees_mine: bool

@@ -111,13 +111,17 @@ async def _ask(context: BackendContext, journey: Journey, group_id: str, limit: 
         if found is None or not found.instances:
             return Arrived(moved=False)
         primary = next((one for one in found.instances if one.id == found.group.primary_id), None)
-        if primary is None or primary.status is Status.BUILD:
-            return Stayed("it is being built", replicated=False)
+        if primary is None:
+            return Stayed("it has no primary", replicated=False)
         if primary.site == journey.site and found.group.successor_id is None:
             return Arrived(moved=False)
         if known := next((one for one in found.operations if _is_ours(one, journey)), None):
             return known.id
-        there = [one for one in found.instances if one.site == journey.site and one.status is not Status.BUILD]
+        at_site = [one for one in found.instances if one.site == journey.site]
+        there = [one for one in at_site if one.address is not None and one.status is not Status.BUILD]
+        unmade = any(one.status is Status.BUILD for one in (primary, *at_site))
+        if at_site and unmade and not journey.forced:
+            return None  # in a moment it is there; left behind, it could not write any more
         if not there and primary.site != journey.site:
             return Stayed(f"it has no replica at site {journey.site}", replicated=False)
         operation = _forced(journey, found) if journey.forced else _in_order(journey, found, there)

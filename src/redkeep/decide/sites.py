@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from redkeep.model.instance import Instance
+from redkeep.model.instance import Instance, Status
 from redkeep.model.site import Backend, ReplicationStatus, ServiceCluster
 
 MARGIN = 1.0
@@ -32,8 +32,9 @@ def local(instances: Iterable[Instance], primary: Instance) -> tuple[Instance, .
 
 
 def spans_sites(instances: Iterable[Instance]) -> bool:
-    """Whether a group has somebody at another site, be it one that is not made yet."""
-    return len({one.site for one in instances if one.site}) > 1
+    """Whether a group has somebody at another site, be it one that is not made yet. Those that never were do not
+    count: they were given up, and lie there to be deleted."""
+    return len({one.site for one in instances if one.site and (one.address or one.status is Status.BUILD)}) > 1
 
 
 def may_write_at(backend: Backend, clusters: Iterable[ServiceCluster]) -> frozenset[str] | None:
