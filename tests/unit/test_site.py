@@ -127,6 +127,31 @@ def test_asking_again_for_where_it_is_does_nothing(active: str | None, status: S
     assert request_failover(cluster, [a_service()], a_wish(wanted), 100.0, DOWN) == AlreadyThere(wanted)
 
 
+@pytest.mark.parametrize(
+    ("forced", "target", "accepted"),
+    [(True, "dr1", True), (True, None, True), (True, "dr2", False), (False, "dr1", False), (None, "dr1", False)],
+)
+def test_what_goes_on_in_order_may_be_forced_and_not_changed_otherwise(
+    forced: bool | None, target: str | None, accepted: bool
+) -> None:
+    begun = failing_over("dr1", members=1)
+    assert begun.cluster.failover is not None
+    in_order = replace(begun.cluster, failover=replace(begun.cluster.failover, forced=False, attempts=2))
+
+    answer = request_failover(in_order, begun.services, a_wish(target, forced=forced), 150.0, DOWN)
+    again = (
+        request_failover(answer.cluster, begun.services, a_wish(target), 150.0, DOWN)
+        if isinstance(answer, Change)
+        else None
+    )
+
+    assert isinstance(answer, Change) == accepted
+    if isinstance(answer, Change) and answer.cluster.failover is not None:
+        assert (answer.cluster.failover.forced, answer.cluster.failover.deadline) == (True, 750.0)
+        assert answer.cluster.replication_status is S.FAILING_OVER
+        assert isinstance(again, Refusal)
+
+
 def test_after_an_error_asking_for_the_same_site_is_no_repetition() -> None:
     cluster = a_cluster(active_backend_id="dr1", replication_status=S.FAILOVER_ERROR)
 
@@ -332,7 +357,7 @@ class History:
         is_open = self.cluster.replication_status is S.FAILING_OVER
         if what == "ask":
             self.write(request_failover(self.cluster, self.services, a_wish(target), self.now, DOWN))
-            assert not is_open or self.cluster is before
+            assert not is_open or self.cluster is before  # it is forced already, so nobody can force it
         elif what in ("freeze", "thaw"):
             self.write(freeze(self.cluster, self.services, self.now, frozen=what == "freeze"))
         elif what == "restart":

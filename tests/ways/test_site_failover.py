@@ -555,6 +555,32 @@ async def test_g14_a_doer_that_lost_its_lease_writes_nothing(site: Scene) -> Non
     assert (row.replication_status, row.epoch, row.holder) == (S.FAILING_OVER, 0, "m9@redis")
 
 
+async def test_what_hangs_in_order_because_the_old_site_was_lost_meanwhile_can_be_forced(site: Scene) -> None:
+    site.storage.hold = asyncio.Event()
+    await site.start("m1")
+    await site.ask("dr1", forced=False)
+
+    async def begun() -> bool:
+        return site.storage.count("failover dr1") == 1
+
+    await site.eventually(begun, "the driver's call")
+    other = await site.put("failover", cluster=CLUSTER, backend_id="dr2", forced=True)
+    await site.ask("dr1", forced=True)
+
+    async def again() -> bool:
+        return site.storage.count("failover dr1") == 2
+
+    await site.eventually(again, "the forced call of the driver")
+    site.storage.hold.set()
+    await site.settled("dr1")
+
+    failover = (await site.cluster()).failover
+    assert other.status_code == 400
+    assert failover is not None
+    assert failover.forced
+    assert failover.attempts == 1
+
+
 async def test_progress_of_the_storage_is_seen_while_it_goes_on(site: Scene) -> None:
     site.storage.hold = asyncio.Event()
     await site.start("m1")

@@ -117,6 +117,8 @@ def request_failover(
 ) -> Change | AlreadyThere | Refusal:
     """Accept a request, or say why not. What is refused has changed nothing at all (G9)."""
     up = cluster_is_up(services, now, down_time)
+    if up and may_be_forced(cluster, wish):
+        return _forced(cluster, services, wish, now)
     if cluster.replication_status not in MAY_FAIL_OVER or not up:
         return _not_in_state(cluster, up=up)
     target = choose_target(cluster, wish.target)
@@ -138,6 +140,26 @@ def request_failover(
     )
     begun = replace(cluster, replication_status=ReplicationStatus.FAILING_OVER, failover=failover, updated_at=now)
     return Change(begun, tuple(in_step(one, begun, now) for one in services))
+
+
+def may_be_forced(cluster: ServiceCluster, wish: Wish) -> bool:
+    """The same is asked for again, forced, while it goes on in order: the old site was lost in the middle. Without this
+    whoever began in order would have to wait for the deadline."""
+    failover = cluster.failover
+    return (
+        cluster.replication_status is ReplicationStatus.FAILING_OVER
+        and failover is not None
+        and bool(wish.forced)
+        and not failover.forced
+        and wish.target in (None, "", failover.target)
+    )
+
+
+def _forced(cluster: ServiceCluster, services: Sequence[Service], wish: Wish, now: float) -> Change | Refusal:
+    if cluster.failover is None:
+        return _not_in_state(cluster, up=True)
+    failover = replace(cluster.failover, forced=True, requested_by=wish.by, deadline=now + wish.limit)
+    return Change(replace(cluster, failover=failover, updated_at=now), tuple(services))
 
 
 def _not_in_state(cluster: ServiceCluster, *, up: bool) -> Refusal:

@@ -133,10 +133,13 @@ async def _begin(run: SiteRun) -> bool:
     if reason := given_up(run.cluster, now):
         await _fail(run, reason)
         return False
-    forced = run.failover.forced
-    if forced is None:
-        forced = must_be_forced(hosts, run.backend.site_label(run.cluster.site), now)
-    await run.note(step="begin", attempts=run.failover.attempts + 1, forced=forced)
+    needed = must_be_forced(hosts, run.backend.site_label(run.cluster.site), now)
+    async with run.change() as (tx, _, _):
+        # As the row has it now: somebody may have forced it since.
+        forced = needed if run.failover.forced is None else run.failover.forced
+        begun = replace(run.failover, step="begin", attempts=run.failover.attempts + 1, forced=forced)
+        run.cluster = replace(run.cluster, failover=begun)
+        await tx.save(run.cluster)
     return True
 
 
@@ -153,8 +156,9 @@ async def _call_driver(run: SiteRun, found: Sequence[Volume]) -> FailoverResult 
     target, forced = run.failover.target, bool(run.failover.forced)
     async with run.store.read() as tx:
         time_left = asyncio.timeout(max(0.0, run.failover.deadline - await tx.now()))
+    watch = Watch(run, forced, time_left)
     try:
-        async with time_left, _watching(run):
+        async with time_left, watch.watching():
             result = await act(found, target, forced=forced)
     except Refused as error:
         reason = str(error)
@@ -167,6 +171,8 @@ async def _call_driver(run: SiteRun, found: Sequence[Volume]) -> FailoverResult 
     except (NotNow, Unavailable, OutcomeUnknown, StaleEpoch):
         raise
     except Exception as error:
+        if watch.overruled:
+            raise NotNow("it is forced now: the driver is called again for that") from error
         log.exception("the driver of %s failed", run.cluster.id)
         late = run.failover.error or "it was not done in time, at step 'fail over'"
         await _fail(run, late if time_left.expired() else f"{type(error).__name__}: {error}")
@@ -178,23 +184,40 @@ async def _call_driver(run: SiteRun, found: Sequence[Volume]) -> FailoverResult 
     return result
 
 
-@asynccontextmanager
-async def _watching(run: SiteRun) -> AsyncIterator[None]:
-    """Write the driver's progress down once a second, for whoever watches."""
+@dataclass(slots=True)
+class Watch:
+    """While the driver works: its progress is written down once a second, and it is called off when what it does in
+    order is to be forced."""
 
-    async def watch() -> None:
-        while True:
+    run: SiteRun
+    forced: bool
+    """As the driver was told."""
+    time_left: asyncio.Timeout
+    overruled: bool = False
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while not self.overruled:
             await asyncio.sleep(1.0)
-            if run.progress[0] != run.failover.progress:
-                with contextlib.suppress(RedkeepError):
-                    await run.note(progress=run.progress[0])
+            with contextlib.suppress(RedkeepError):
+                await self._look()
+        self.time_left.reschedule(asyncio.get_running_loop().time())
 
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+    async def _look(self) -> None:
+        run = self.run
+        if run.progress[0] != run.failover.progress:
+            await run.note(progress=run.progress[0])
+        async with run.store.read() as tx:
+            row = await tx.service_cluster(run.cluster.id)
+        self.overruled = bool(row and row.failover and row.failover.forced and not self.forced)
 
 
 async def _record(run: SiteRun, result: FailoverResult) -> None:
