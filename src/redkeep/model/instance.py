@@ -7,7 +7,6 @@ from enum import StrEnum
 
 from redkeep.model.topology import Address, Role
 
-
 DEFAULT_SITE = "default"
 """The site of every host that is not told another one."""
 
