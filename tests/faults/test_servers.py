@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 import time
 from functools import partial
 
 import pytest
+from redis.exceptions import RedisError
 from tests.faults.scene import Scene, lost_before, scene, writing
 
 from redkeep.decide.liveness import Patience
@@ -65,6 +68,54 @@ async def test_7_a_primary_that_lost_its_data_takes_nobody_elses() -> None:
         await playing.settled(servers=3)
         for one in await playing.members():
             assert await playing.keys(one) >= 500
+
+
+async def test_8_a_primary_whose_directory_is_gone_is_replaced_and_gets_its_data_back_as_a_replica() -> None:
+    async with scene() as playing:
+        old = await playing.primary()
+        async with playing.redis(old) as redis:
+            await redis.mset({f"key:{number}": "kept" for number in range(500)})
+            await redis.wait(2, 2000)
+
+        playing.process(old).kill()
+        shutil.rmtree(playing.found.directory / (old.host_id or "") / old.id)
+
+        await playing.until_another(old, 20)
+        await playing.settled(servers=3)
+        for one in await playing.members():
+            assert await playing.keys(one) >= 500
+
+
+async def test_8_one_that_comes_back_empty_while_nobody_can_take_its_place_stays_closed_and_says_so() -> None:
+    """Its only replica is away. When that is back it has all its data, and takes the place when it is told to."""
+    async with scene(hosts=2, replicas=1) as playing:
+        primary, (replica,) = await playing.primary(), await playing.replicas()
+        async with playing.redis(primary) as redis:
+            await redis.mset({f"key:{number}": "kept" for number in range(500)})
+            await redis.wait(1, 2000)
+        await asyncio.sleep(1.5)  # its agent sees every half second that there is something to lose
+        await playing.hosts[replica.host_id or ""].kill()
+        playing.process(replica).kill()
+
+        process = playing.process(primary)
+        process.kill()
+        shutil.rmtree(playing.found.directory / (primary.host_id or "") / primary.id)
+
+        async def told() -> bool:
+            return any("came back empty" in event.text for event in await playing.events())
+
+        await playing.found.eventually(told, 40, what="an event that says so")
+        assert not await playing.accepts_writes(primary)
+
+        await playing.found.start_agent(replica.host_id or "")
+
+        async def kept() -> bool:
+            with contextlib.suppress(RedisError, StopIteration):
+                return await playing.keys(replica) >= 500
+            return False
+
+        await playing.found.eventually(kept, 30, what="the replica with all its data")
+        assert not await playing.accepts_writes(primary)
 
 
 async def test_9_one_that_is_killed_while_it_loads_comes_back_with_all_it_had() -> None:
