@@ -10,6 +10,10 @@ from uuid import uuid4
 
 from tests.contract.api_world import World
 
+from redkeep.api.call import Call
+from redkeep.api.cluster_schemas import ClusterOrder
+from redkeep.api.cluster_strategy import Made, RedisApiStrategy
+from redkeep.errors import Refused
 from redkeep.model.cluster import Cluster, ClusterTask
 from redkeep.model.facts import ClusterFacts, Process, ServerFacts
 from redkeep.model.instance import Group, Instance, RedisUser, Secrets, Status
@@ -17,8 +21,15 @@ from redkeep.model.slots import ClusterView, Member, Ranges
 from redkeep.model.topology import Address, Role
 from redkeep.northbound.memory import MemoryBus
 from redkeep.orders import agent_name, encode_facts
-from redkeep.ports import Body
+from redkeep.ports import Body, Transaction
 from redkeep.vault import digest
+
+
+class Closed(RedisApiStrategy):
+    """Another strategy than ours, as an operator may name one."""
+
+    async def create(self, tx: Transaction, call: Call, order: ClusterOrder) -> Made:
+        raise Refused(f"No cluster {order.name}: it is Sunday.", kind="forbidden")
 
 
 async def given_cluster(keep: World, primaries: int = 3, replicas: int = 0, **more: Any) -> Cluster:

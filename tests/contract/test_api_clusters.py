@@ -140,6 +140,16 @@ async def test_a_strategy_that_is_none_is_refused_at_the_start(tmp_path: Path, n
             pass
 
 
+async def test_another_strategy_decides_in_the_place_of_ours(tmp_path: Path) -> None:
+    async with world(tmp_path, cluster_strategy="tests.contract.cluster_world.Closed") as keep:
+        await keep.host()
+
+        answer = await keep.call("POST", "/clusters", order())
+
+        assert fault(answer)[::2] == (403, "No cluster c: it is Sunday.")
+        assert await untouched(keep)
+
+
 # --- Show and list ------------------------------------------------------------------------------------------------
 
 

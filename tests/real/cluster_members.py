@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from redkeep.errors import RedkeepError
 from redkeep.model.instance import Instance
+from redkeep.model.operation import Kind
 from redkeep.model.slots import SLOTS, ClusterView, parse_nodes
 from redkeep.model.topology import Address, Role
 from redkeep.northbound import Client, connect
+from redkeep.operations.cluster_strategy import RedisTaskManagerStrategy
+from redkeep.operations.context import Run
+from redkeep.operations.runbook import Runbook
 from redkeep.redis import cluster
 from redkeep.redis.admin import Admin
 from redkeep.testing.stack import Stack
 from redkeep.testing.writer import Writer
+
+
+class Counting(RedisTaskManagerStrategy):
+    """Another strategy than ours, as an operator may name one: it counts what is created."""
+
+    created: ClassVar[list[str]] = []
+
+    def runbooks(self) -> Mapping[Kind, Runbook]:
+        ours = super().runbooks()
+        create = ours[Kind.CREATE_CLUSTER]
+
+        async def count(run: Run) -> None:
+            await create.run(run)
+            self.created.append(run.group.id)
+
+        return {**ours, Kind.CREATE_CLUSTER: Runbook(count, create.give_up)}
 
 
 async def members(found: Stack, cluster_id: str) -> list[Instance]:

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import AuthenticationError
-from tests.real.cluster_members import all_there, filled, in_order, members, ranges, seeds, views, writing
+from tests.real.cluster_members import Counting, all_there, filled, in_order, members, ranges, seeds, views, writing
 
 from redkeep.model.instance import Status
 from redkeep.model.topology import Role
@@ -203,12 +203,15 @@ async def test_a_stuck_task_is_reset_and_the_cluster_deleted() -> None:
 
 
 async def test_a_cluster_of_one_works() -> None:
-    async with stack() as found:
+    """With the runbooks of a strategy that is not ours."""
+    strategy = {"taskmanager_strategy": "tests.real.cluster_members.Counting"}
+    async with stack(manager_options=strategy) as found:
         await found.start_agent()
         await found.start_manager()
 
         shown = await found.create_cluster(primaries=1)
 
+        assert Counting.created == [shown["id"]]
         await agreed(found, shown["id"])
         assert await ranges(found, shown["id"]) == {"c-member-1": ((0, 16383),)}
         assert {one.status for one in await members(found, shown["id"])} == {Status.ACTIVE}
