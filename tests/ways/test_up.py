@@ -294,8 +294,8 @@ def test_a_part_that_is_killed_is_started_again_and_no_instance_notices(
 
     with redis_of(database) as redis:
         assert redis.set("during", name)
-    eventually(lambda: running.part(name).pid != killed.pid, 20, f"another {name}")
-    eventually(lambda: running.redkeep("status").returncode == 0, 20, "all is well")
+    eventually(lambda: running.part(name).pid != killed.pid, 60, f"another {name}")
+    eventually(lambda: running.redkeep("status").returncode == 0, 60, "all is well")
     with redis_of(database) as redis:
         assert redis.get("key") == "kept"
         assert redis.set("after", name)
