@@ -145,3 +145,30 @@ async def test_a_detector_leads_alone_and_another_takes_over(world: World) -> No
         await until(lambda: second.generation, "the second leads")
 
         assert second.generation == first.generation, "nothing was lost: no new generation"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_thirty_controllers_hear_news_from_three_nodes_ten_from_each(
+    version: str, running: dict[str, Servers]
+) -> None:
+    """Also where other messages stay in their shard: news go to every node."""
+    name = f"cluster-{version}"
+    servers = running[name] = running.get(name) or Servers("cluster", version)
+    await asyncio.to_thread(servers.flush)
+    assert servers.cluster is not None
+    cluster = servers.cluster
+
+    def listeners() -> list[int]:
+        found = []
+        for n in cluster.alive:
+            with cluster.servers[n].client() as admin:
+                found.append(len([one for one in admin.client_list() if one["name"] == name and int(one["sub"])]))
+        return sorted(found)
+
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(await northbound.connect(servers.seeds, name=name))
+        for _ in range(30):
+            await stack.enter_async_context(_running(northbound.Availability(client, period=60.0)))
+        await until(lambda: sum(listeners()) == 30, "all listen")
+
+        assert listeners() == [0, 0, 0, 10, 10, 10]
