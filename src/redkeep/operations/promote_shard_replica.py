@@ -74,14 +74,28 @@ async def _switch(run: Run, old: Instance, new: Instance) -> None:
     final = await run.tell(old, HoldWrites(old.id, run.group.id, run.group.epoch, patience=2 * CATCH_UP))
 
     run.mark("take over", 0.6)
+    # told now, so that no hop lies between the claim and the answer to those who wait
+    order = ClusterYield(old.id, run.group.id, run.group.epoch, patience=2 * CATCH_UP)
+    yielding = asyncio.create_task(run.tell(old, order))
+    try:
+        await _claim(run, old, new, final, yielding)
+        run.mark("yield", 0.7)
+        await yielding
+    finally:
+        yielding.cancel()
+        await asyncio.gather(yielding, return_exceptions=True)
+
+
+async def _claim(
+    run: Run, old: Instance, new: Instance, final: ServerFacts, yielding: asyncio.Task[ServerFacts]
+) -> None:
+    """Raises Refused, with the hold taken back, when the replica does not get there."""
     try:
         await run.tell(new, _order(run, old, new, final))
     except (NotNow, Refused) as error:
+        await asyncio.gather(yielding, return_exceptions=True)
         await run.try_tell(old, ReleaseWrites(old.id, run.group.id, run.group.epoch))
         raise Refused(f"{new.name} was not promoted: {error}", kind="busy") from error
-
-    run.mark("yield", 0.7)
-    await run.tell(old, ClusterYield(old.id, run.group.id, run.group.epoch, patience=2 * CATCH_UP))
 
 
 def _order(run: Run, old: Instance, new: Instance, final: ServerFacts) -> ClusterTakeOver:
