@@ -539,6 +539,20 @@ async def test_a_configuration_group_is_that_of_all_members(keep: World) -> None
     assert (await keep.call("DELETE", "/configurations/11111111-1111-4111-8111-111111111111")).status_code == 400
 
 
+async def test_a_cluster_promises_what_redis_does_and_takes_no_other_durability(keep: World) -> None:
+    key = "11111111-1111-4111-8111-111111111111"
+    async with keep.store.begin() as tx:
+        await tx.save(Configuration(key, keep.project, "safe", "7.0", 1.0, 1.0, (("redkeep-durability", "sync"),)))
+    cluster = await given_cluster(keep, 2)
+    attach = {"configuration_attach": {"configuration_id": key}}
+
+    answer = await keep.call("POST", f"/clusters/{cluster.id}", attach)
+
+    assert fault(answer)[0] == 400
+    assert "redkeep-durability" in fault(answer)[2]
+    assert await keep.operations() == []
+
+
 async def test_a_change_of_a_configuration_group_reaches_its_clusters(keep: World) -> None:
     key = "11111111-1111-4111-8111-111111111111"
     async with keep.store.begin() as tx:
