@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 import pytest
+from redis.exceptions import ResponseError
 from tests.faults.scene import Scene, lost_before, scene, writing
 
 from redkeep.decide.fencing import SELF_FENCE
@@ -80,6 +81,32 @@ async def test_a_guard_costs_nothing_while_the_replicas_follow_and_hardly_anythi
         assert gap < 2
         await writer.stop()
         assert await writer.lost() == []
+
+
+async def test_a_replica_that_is_restarted_by_order_costs_its_guarded_primary_no_write() -> None:
+    async with scene(hosts=2, replicas=1) as playing:
+        primary, (replica,) = await playing.primary(), await playing.replicas()
+        await playing.found.eventually(partial(_is_guarded, playing, primary), what="its guard")
+        process, refused, done = playing.process(replica), list[str](), asyncio.Event()
+
+        async def write() -> None:
+            """To this server and no other: the driver would repeat what is refused."""
+            async with playing.redis(primary) as redis:
+                while not done.is_set():
+                    try:
+                        await redis.set("key", "value")
+                    except ResponseError as error:
+                        refused.append(str(error))
+                    await asyncio.sleep(0.005)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(write())
+            await playing.found.call("POST", f"/instances/{replica.id}/action", {"restart": {}})
+            await playing.found.eventually(lambda: asyncio.sleep(0, not process.is_running()), what="its end")
+            await playing.settled(servers=2)
+            done.set()
+
+        assert not refused
 
 
 async def test_4_an_agent_that_comes_back_in_time_changes_nothing() -> None:
