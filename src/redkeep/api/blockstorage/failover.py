@@ -94,8 +94,7 @@ async def _fail_over(request: Request, body: Mapping[str, Any], names: Names) ->
         limit=context.settings.site_failover_limit_seconds,
     )
     async with context.store.begin() as tx:
-        team = await _named(await all_teams(tx, context.settings), names)
-        team = await locked(tx, team)
+        team = await locked(tx, _named(await all_teams(tx, context.settings), names))
         verdict = site.request_failover(team.cluster, team.services, wish, team.now, team.down_time)
         if isinstance(verdict, Refusal):
             raise Refused(f"{_INPUT}{verdict.message}", kind=verdict.kind)
@@ -110,7 +109,7 @@ async def _fail_over(request: Request, body: Mapping[str, Any], names: Names) ->
     return Response(status_code=202, media_type="text/html")
 
 
-async def _named(found: list[Team], names: Names) -> Team:
+def _named(found: list[Team], names: Names) -> Team:
     return the_team(found, host=names[0], cluster=names[1])
 
 
@@ -132,7 +131,7 @@ async def _freeze(request: Request, *, frozen: bool) -> Response:
     names = _one_of(body) if version >= REPLICATION else _host_of(body)
     context, by = context_of(request), request.state.caller.name
     async with context.store.begin() as tx:
-        team = await locked(tx, await _named(await all_teams(tx, context.settings), names))
+        team = await locked(tx, _named(await all_teams(tx, context.settings), names))
         verdict = site.freeze(team.cluster, team.services, team.now, frozen=frozen)
         if isinstance(verdict, Refusal):
             raise Refused(f"{_INPUT}{verdict.message}", kind=verdict.kind)

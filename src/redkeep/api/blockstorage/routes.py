@@ -23,7 +23,8 @@ CHANGE = (*READ, 413, 415)
 
 
 class Administrators(APIRoute):
-    """A route for administrators alone, who are known before anything of the body is read."""
+    """A route for administrators alone, who are known before anything of the body is read. Its name is that of the
+    policy which Cinder has for it, and stands in the refusal."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
