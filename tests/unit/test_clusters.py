@@ -60,6 +60,28 @@ def test_new_shards_have_names_and_labels_that_nobody_had(counts: list[int], mor
     assert [one.role for one in new[:more]] == [Role.PRIMARY] * more
 
 
+@given(st.lists(st.integers(1, 12) | st.none(), min_size=1, max_size=8), st.integers(0, 2))
+def test_made_up_names_never_come_twice_whatever_names_were_chosen(chosen: list[int | None], replicas: int) -> None:
+    """One grow after the other; who was made before is gone again, so that only the count can know of it."""
+    of, ever = cluster(replicas_per_shard=replicas), set[str]()
+    for number in chosen:
+        name = None if number is None else f"c-member-{number}"
+        new = clusters.new_shards(of, [], [name])
+        made_up = {one.name for one in new if one.name != name}
+        assert len({one.name for one in new}) == len(new)
+        assert made_up.isdisjoint(ever)
+        ever |= made_up
+        of = replace(of, members_made=clusters.made_after(of, [one.name for one in new]))
+
+
+def test_a_name_that_was_chosen_is_passed_over() -> None:
+    present = [replace(one, name="c-member-3") if one.name == "c-member-2" else one for one in shards([0, 0])]
+
+    (new,) = clusters.new_shards(cluster(members_made=2), present, [None])
+
+    assert new.name == "c-member-4"
+
+
 @given(sizes, st.integers(0, 4))
 def test_the_replicas_of_every_shard_become_as_many_as_are_wanted(counts: list[int], wanted: int) -> None:
     present = shards(counts)

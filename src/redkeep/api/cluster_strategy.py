@@ -99,7 +99,7 @@ class RedisApiStrategy:
         require_rules_of_redis(configuration.values if configuration else ())
         cluster = replace(cluster, configuration_id=configuration.id if configuration else None)
         members, zones = await _ordered(tx, call, cluster, (), order.instances, hosts, now, configuration)
-        cluster = replace(cluster, members_made=len(members))
+        cluster = replace(cluster, members_made=clusters.made_after(cluster, (one.name for one in members)))
         seal = call.context.vault.seal
         group = Group(
             id=key,
@@ -146,7 +146,7 @@ async def _grow(tx: Transaction, call: Call, scene: ClusterScene, asked: Asked) 
         tx, call, cluster, scene.members, grow.instances, await tx.hosts(), scene.now, configuration
     )
     args = {"instances": [one.id for one in new], "zones": zones, "rebalance": grow.rebalance, "pace": grow.pace}
-    made = {"members_made": cluster.members_made + len(new)}
+    made = {"members_made": clusters.made_after(cluster, (one.name for one in new))}
     return Intent(Kind.GROW_CLUSTER, args, ClusterTask.GROWING_CLUSTER, new, made)
 
 
@@ -190,7 +190,8 @@ async def _replicas(tx: Transaction, call: Call, scene: ClusterScene, asked: Ask
         await tx.save(replace(cluster, replicas_per_shard=wanted_count, updated=scene.now))
         return None
     args = {"instances": [one.id for one in new], "leaving": list(surplus), "zones": {}}
-    changes = {"members_made": cluster.members_made + len(new), "replicas_per_shard": wanted_count}
+    made = clusters.made_after(cluster, (one.name for one in new))
+    changes = {"members_made": made, "replicas_per_shard": wanted_count}
     task = ClusterTask.GROWING_CLUSTER if new else ClusterTask.SHRINKING_CLUSTER
     return Intent(Kind.CHANGE_REPLICAS, args, task, new, changes)
 

@@ -5,8 +5,9 @@ Pure, as `decide/lifecycle.py` is. The cluster's task is the lock: whatever woul
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from redkeep.decide.lifecycle import Allowed, Refusal, UnderWay
 from redkeep.model.cluster import Cluster, ClusterTask
@@ -16,6 +17,9 @@ from redkeep.model.topology import Role
 
 MOST_REPLICAS = 3
 """Replicas that a shard may have."""
+
+MOST_DIGITS = 9
+"""A longer number in a name that somebody chose is no number of ours."""
 
 MEMBER_OF_A_CLUSTER = "Operation not supported for instances that are part of a cluster."
 
@@ -32,29 +36,26 @@ class NewMember:
 # --- What there will be ---------------------------------------------------------------------------------------------
 
 
-def new_shards(cluster: Cluster, members: Iterable[Instance], names: Sequence[str | None]) -> tuple[NewMember, ...]:
+def new_shards(cluster: Cluster, members: Collection[Instance], names: Sequence[str | None]) -> tuple[NewMember, ...]:
     """One shard for each name, in that order, with as many replicas as the cluster's shards have.
 
     None: a name is made, `<cluster>-member-<n>`. Numbers go on from all that were ever given, so that no name of the
-    cluster comes twice; the labels of shards go on from those that are there.
+    cluster comes twice, and pass over names that somebody chose; the labels of shards go on from those that are there.
     """
+    made = _made_up(cluster, {one.name for one in members} | {name for name in names if name})
     first = 1 + max((int(one.shard) for one in members if one.shard and one.shard.isdecimal()), default=0)
     shards = [str(first + place) for place in range(len(names))]
-    primaries = [
-        NewMember(name or _made_up(cluster, place), shard, Role.PRIMARY)
-        for place, (name, shard) in enumerate(zip(names, shards, strict=True))
-    ]
+    primaries = [NewMember(name or next(made), shard, Role.PRIMARY) for name, shard in zip(names, shards, strict=True)]
     replicated = [shard for shard in shards for _ in range(cluster.replicas_per_shard)]
-    replicas = [
-        NewMember(_made_up(cluster, len(names) + place), shard, Role.REPLICA) for place, shard in enumerate(replicated)
-    ]
+    replicas = [NewMember(next(made), shard, Role.REPLICA) for shard in replicated]
     return (*primaries, *replicas)
 
 
 def new_replicas(cluster: Cluster, members: Collection[Instance], wanted: int) -> tuple[NewMember, ...]:
     """What shards lack to have so many replicas each."""
     lacking = [shard for shard, present in _replicas_by_shard(members).items() for _ in range(wanted - len(present))]
-    return tuple(NewMember(_made_up(cluster, at), shard, Role.REPLICA) for at, shard in enumerate(lacking))
+    made = _made_up(cluster, {one.name for one in members})
+    return tuple(NewMember(next(made), shard, Role.REPLICA) for shard in lacking)
 
 
 def surplus_replicas(members: Collection[Instance], wanted: int) -> tuple[str, ...]:
@@ -73,8 +74,17 @@ def _replicas_by_shard(members: Collection[Instance]) -> Mapping[str, list[Insta
     return {label: [one for one in members if one.shard == label and one.role is Role.REPLICA] for label in shards}
 
 
-def _made_up(cluster: Cluster, place: int) -> str:
-    return f"{cluster.name}-member-{cluster.members_made + place + 1}"
+def _made_up(cluster: Cluster, taken: Collection[str]) -> Iterator[str]:
+    numbered = (f"{cluster.name}-member-{number}" for number in count(cluster.members_made + 1))
+    return (name for name in numbered if name not in taken)
+
+
+def made_after(cluster: Cluster, names: Iterable[str]) -> int:
+    """The highest number that was ever given, once members of these names are made."""
+    prefix = f"{cluster.name}-member-"
+    numbers = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    given = (int(number) for number in numbers if number.isascii() and number.isdecimal() and len(number) < MOST_DIGITS)
+    return max((cluster.members_made, *given))
 
 
 # --- What may be asked ------------------------------------------------------------------------------------------------

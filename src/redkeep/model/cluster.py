@@ -43,7 +43,8 @@ class Cluster:
     """All slots were given out and all members agreed on it. Before that there is nothing to keep healthy, and nothing
     that may be used."""
     members_made: int = 0
-    """How many members it ever had: the next one is `<name>-member-<members_made + 1>`, so that no name comes twice."""
+    """The highest number that a member of it ever had: the next one is `<name>-member-<members_made + 1>`, so that no
+    name comes twice."""
     configuration_id: str | None = None
     """The configuration group of all members, those to come included."""
     fault: Fault | None = None
