@@ -71,10 +71,22 @@ def test_the_driver_for_threads_is_measured_against_its_peer() -> None:
         assert all(0 < share < 2 for share in said["telling"].values())
 
 
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("name", ["shard-failover", "shard-promote"])
+def test_shards_of_a_cluster_are_measured_and_lose_nothing(name: str) -> None:
+    command = [sys.executable, "-m", "benchmarks", name, "--json", "--runs", "1", "--peers", "nobody"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=True)
+
+    found: dict[str, Any] = json.loads(said.stdout)
+    assert found["ours"] > 0
+    assert found["writes"] > 1000
+    assert found["lost"] == 0
+
+
 def test_without_a_name_they_are_listed() -> None:
     lines = bench().stdout.splitlines()
 
-    assert {"crash-failover", "planned-promote", "hang-failover", "attach-replica"} <= {
+    assert {"crash-failover", "planned-promote", "hang-failover", "attach-replica", "cluster-create", "rebalance"} <= {
         line.split()[0] for line in lines
     }
 

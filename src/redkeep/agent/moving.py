@@ -49,7 +49,7 @@ class Stride:
 
 
 STRIDES = {
-    Pace.GENTLE: Stride(slots=16, keys=64, large=16 * 1024, commands=1),
+    Pace.GENTLE: Stride(slots=16, keys=64, large=16 * 1024, commands=2),
     Pace.FAST: Stride(slots=128, keys=256, large=256 * 1024, commands=32),
 }
 
