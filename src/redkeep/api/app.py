@@ -42,6 +42,9 @@ from redkeep.ports import Bus, Store
 from redkeep.strategies import load_class
 from redkeep.vault import Vault
 
+PLAIN_TEXT = {"responses": {"200": {"content": {"text/plain": {"schema": {"type": "string"}}}}}}
+"""For the document: its answer is no JSON."""
+
 ANY_METHOD = "GET POST PUT PATCH DELETE"
 PROJECT = "/v1.0/{project}"
 INSTANCE = PROJECT + "/instances/{instance_id}"
@@ -83,7 +86,7 @@ ROUTES = (
     Route("GET", PROJECT + "/status", status.index),
     Route("GET", PROJECT + "/failover", failover.show),
     Route("GET", PROJECT + "/sites", sites.index),
-    Route("GET", PROJECT + "/sites/metrics", sites.metrics),
+    Route("GET", PROJECT + "/sites/metrics", sites.metrics, has_body=False, extra=PLAIN_TEXT),
     Route("GET", PROJECT + "/sites/{target}", sites.rehearse),
     Route("PUT", PROJECT + "/failover", failover.update, CHANGE, 202, has_body=False),
     Route("GET", PROJECT + "/instances", instances.index),
