@@ -128,8 +128,11 @@ async def _play(redkeep: Installation) -> None:
                 await _promote(api, members, writer)
                 await _crash(api, redkeep, members, writer)
                 await _restart(redkeep, writer)
-        _title("5. Everything is torn down")
         async with redkeep.api() as api:
+            cluster = await _cluster(api)
+        _title("6. Everything is torn down")
+        async with redkeep.api() as api:
+            await _delete_cluster(api, cluster)
             await _delete(api, members)
     finally:
         await redkeep.stop()
@@ -212,6 +215,49 @@ async def _restart(redkeep: Installation, writer: Writer) -> None:
         raise Failed(f"writes paused for {_ms(gap)} while Redkeep was away")
     _say(f"all {len(before)} servers were adopted, the same processes; the longest pause of writes was {_ms(gap)}")
     await _nothing_lost(writer)
+
+
+async def _cluster(api: httpx.AsyncClient) -> str:
+    """Three shards; a fourth joins while a client writes. The id of the cluster."""
+    _title("5. A cluster is made, and grows")
+    member, began = {"flavorRef": 1, "volume": {"size": 1}}, time.monotonic()
+    reply = await api.post("/clusters", json={"cluster": {"name": "wide", "instances": [member] * 3}})
+    if not reply.is_success:
+        raise Failed(f"POST /clusters: {reply.text}")
+    made = reply.json()["cluster"]
+    shown = await _until_free(api, made["id"])
+    _say(f"three shards, of one mind after {_ms(time.monotonic() - began)}")
+    async with _writing(shown["instances"], made["password"]) as writer:
+        began = time.monotonic()
+        (await api.post(f"/clusters/{made['id']}", json={"grow": [member]})).raise_for_status()
+        await _until_free(api, made["id"])
+        await writer.further(1000)
+        _say(f"a fourth has joined; the longest pause of writes was {_ms(writer.longest_gap(began).seconds)}")
+        await writer.stop()
+        await _nothing_lost(writer)
+    return str(made["id"])
+
+
+async def _until_free(api: httpx.AsyncClient, cluster_id: str) -> dict[str, Any]:
+    async with asyncio.timeout(READY_LIMIT):
+        while True:
+            reply = await api.get(f"/clusters/{cluster_id}")
+            reply.raise_for_status()
+            shown: dict[str, Any] = reply.json()["cluster"]
+            if "fault" in shown:
+                raise Failed(f"{shown['name']}: {shown['fault']['message']}")
+            if shown["task"]["name"] == "NONE":
+                return shown
+            await asyncio.sleep(0.02)
+
+
+async def _delete_cluster(api: httpx.AsyncClient, cluster_id: str) -> None:
+    (await api.delete(f"/clusters/{cluster_id}")).raise_for_status()
+
+    async def is_gone() -> bool:
+        return (await api.get(f"/clusters/{cluster_id}")).status_code == httpx.codes.NOT_FOUND
+
+    await _until(is_gone, "the end of the cluster")
 
 
 async def _delete(api: httpx.AsyncClient, members: list[dict[str, Any]]) -> None:
