@@ -101,7 +101,8 @@ class Agent:
             self._group = group
             self._copies.clean()
             await self._adopt_all()
-            await self._once(partial(self._renew_word, FIRST_WORD_LIMIT), "the first word")
+            if any(server.record.assignment.elsewhere for server in self._servers.values()):
+                await self._once(partial(self._renew_word, FIRST_WORD_LIMIT), "the first word")
             group.create_task(self._bus.serve(agent_name(self._settings.host_id), self._serve))
             group.create_task(self._every(self._settings.heartbeat_interval, self._report))
             group.create_task(self._every(self._settings.heartbeat_interval, self._renew_word))
