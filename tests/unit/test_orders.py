@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -115,6 +115,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("record")
 
 
+@settings(deadline=None)  # it writes files, on machines that may be busy
 @given(record=remembered)
 def test_an_agent_remembers_what_it_saved(directory: Path, record: Record) -> None:
     records.save(directory, record)
@@ -124,6 +125,7 @@ def test_an_agent_remembers_what_it_saved(directory: Path, record: Record) -> No
     assert [one.name for one in directory.iterdir()] == [records.FILE]
 
 
+@settings(deadline=None)  # it writes files, on machines that may be busy
 @given(record=remembered, data=st.data())
 def test_a_damaged_memory_is_no_memory(directory: Path, record: Record, data: st.DataObject) -> None:
     records.save(directory, record)
