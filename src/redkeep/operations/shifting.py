@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Plan = Callable[[Mapping[str, Ranges]], tuple[Shift, ...]]
 """From who owns what to what has to move, by shards."""
 
-BUDGET = {Pace.GENTLE: 0.5, Pace.FAST: 1.0}
+BUDGET = {Pace.GENTLE: 2.0, Pace.FAST: 2.0}
 """Seconds that one order may take: after so long somebody looks whether all is as it was."""
 AT_ONCE = 1024
 """Slots that one order names."""
