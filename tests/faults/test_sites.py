@@ -78,9 +78,8 @@ async def test_42_what_only_the_old_site_has_is_in_a_file_before_it_resynchronis
     async with two_sites() as sites:
         await sites.create()
         north = await sites.row(NORTH)
+        await sites.write(north, "both", "here")
         async with sites.redis(north) as redis:
-            await redis.set("both", "here")
-            assert await redis.wait(1, 5000) == 1
             async with await sites.admin(north) as admin:  # nobody can replicate from it any more
                 await admin.acl_setuser("redkeep-replica", enabled=False, reset=False)
                 await admin.client_kill_filter(_type="replica")
@@ -113,7 +112,7 @@ async def test_42_nothing_goes_back_before_everything_is_in_step() -> None:
             await admin.config_set("replica-read-only", "no")
             await admin.set("spoilt", "by hand")
         async with sites.redis(primary) as redis:
-            await redis.set("spoilt", "as it should be")
+            await sites.write(primary, "spoilt", "as it should be")
             await redis.wait(1, 5000)
         async with await sites.admin(replica) as admin:
             await admin.set("spoilt", "by hand")
@@ -168,7 +167,7 @@ async def test_a_primary_with_a_stand_by_stops_when_nobody_gives_its_site_the_wo
         await sites.create(local_replicas=2)
         north = await sites.row(NORTH)
         async with sites.redis(north) as redis:
-            assert await redis.set("before", 1)
+            await sites.write(north, "before", "1")
             await sites.managers["manager-1"].kill()
 
             async def fenced() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import psutil
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from redkeep.model.instance import Event, Group, Instance
 from redkeep.model.site import Backend, ReplicationStatus, ReplicationTarget, ServiceCluster
@@ -22,7 +23,7 @@ from redkeep.testing.stack import Part, Stack, stack
 from redkeep.testing.writer import Writer
 
 NORTH, SOUTH = "north", "south"
-SITE_SECONDS = 2.0
+SITE_SECONDS = 4.0
 BACKEND = Backend(
     driver="redis_sites", site=NORTH, targets=(ReplicationTarget(SOUTH, SOUTH),), site_seconds=SITE_SECONDS
 )
@@ -106,6 +107,18 @@ class Sites:
         assert one.address is not None
         where = {"host": one.address.host, "port": one.address.port, "socket_timeout": 2}
         return Redis(**where, password=self.found.passwords["db"], decode_responses=True)  # type: ignore[arg-type]
+
+    async def write(self, one: Instance, key: str, value: str) -> None:
+        """Accepted and on a replica, if not at once: on a busy machine a word for a site may come late."""
+
+        async def accepted() -> bool:
+            async with self.redis(one) as redis:
+                with contextlib.suppress(RedisError):
+                    await redis.set(key, value)
+                    return bool(await redis.wait(1, 1000) >= 1)
+            return False
+
+        await self.found.eventually(accepted, 30, what=f"a write to {one.name}")
 
     async def admin(self, one: Instance) -> Redis:
         assert one.address is not None
