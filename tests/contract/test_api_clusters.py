@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tests.contract.api_world import World, fault, finishing, world
@@ -577,6 +578,32 @@ async def test_the_administrator_resets_a_task_and_may_delete_then(keep: World) 
     (operation,) = await keep.operations()
     assert operation.deadline <= operation.created + 60
     assert (await keep.call("DELETE", f"/clusters/{made['id']}")).status_code == 202
+
+
+async def test_primaries_that_are_lost_are_replaced_on_the_administrators_word(keep: World) -> None:
+    """FAULTS 28: a majority is lost, so the members elect nobody, and whether they are dead cannot be known."""
+    cluster = await given_cluster(keep, 2, 1)
+    members = await members_of(keep, cluster.id)
+    lost = next(one for one in members if one.role is Role.PRIMARY)
+    replica = next(one for one in members if one.role is Role.REPLICA)
+    path = f"/clusters/{cluster.id}"
+    for who, code in ((replica.id, 409), (str(uuid4()), 404)):
+        refused = await keep.call("POST", path, {"take_over": {"instances": [lost.id, who]}})
+        assert refused.status_code == code
+    assert await keep.operations() == []
+
+    answer = await keep.call("POST", path, {"take_over": {"instances": [lost.id]}})
+
+    assert answer.status_code == 202
+    operation = await keep.the_operation()
+    assert (operation.kind, operation.args["instances"], operation.args["force"]) == (
+        Kind.FAIL_OVER_SHARD,
+        [lost.id],
+        True,
+    )
+    again = await keep.call("POST", path, {"take_over": {"instances": [lost.id]}})
+    assert again.status_code == 422
+    assert len(await keep.operations()) == 1
 
 
 async def test_moving_slots_can_be_cancelled(keep: World) -> None:

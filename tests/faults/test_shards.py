@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -288,12 +289,13 @@ async def test_28_a_lost_majority_waits_for_an_administrator_who_is_told_what_ma
         assert facts[orphan.id].role is Role.REPLICA, "nobody took over without proof"
         assert not any(one.cluster and one.cluster.state_ok for one in facts.values())
 
-        args = {"instances": [old.id], "reason": "an administrator said so", "force": True}
-        await cluster.run(Kind.FAIL_OVER_SHARD, args)
+        assert cluster.found.api is not None
+        asked = {"take_over": {"instances": [old.id]}}
+        assert (await cluster.found.api.post(f"/clusters/{cluster.id}", json=asked)).status_code == 202
+        await cluster.found.eventually(partial(_is_lost, cluster), 60, what="the takeover")
 
         facts = await cluster.look_at(alone)
         assert facts[orphan.id].role is Role.PRIMARY
-        assert any("is lost, how much" in one.text for one in await cluster.events())
         for process in lost:
             process.resume()
         for host in playing.hosts:
@@ -301,6 +303,11 @@ async def test_28_a_lost_majority_waits_for_an_administrator_who_is_told_what_ma
                 await cluster.found.start_agent(host, **_ports_of(cluster, playing.hosts[host]))
         await cluster.settled(120)
         await cluster.compare(data)
+
+
+async def _is_lost(cluster: ManagedCluster) -> bool:
+    """What may be lost is said when it is done."""
+    return any("is lost, how much" in one.text for one in await cluster.events())
 
 
 def _ports_of(cluster: ManagedCluster, part: Part) -> dict[str, Any]:

@@ -112,6 +112,10 @@ class Promote(_Strict):
     id: Uuid
 
 
+class TakeOver(_Strict):
+    instances: list[Uuid] = Field(min_length=1, max_length=MOST_MEMBERS, description="Primaries that are lost")
+
+
 class Upgrade(_Strict):
     datastore_version: str = Field(min_length=1, max_length=255, description="Name or id of a newer version")
 
@@ -137,7 +141,7 @@ def _whole(name: str) -> Any:
 
 class ClusterAction(BaseModel):
     """Exactly one of them. `grow` and `shrink` are lists of instances, or objects with `instances` and what is
-    Redkeep's own; `rebalance`, `promote`, `replicas`, `restart` and `cancel` are Redkeep's own altogether."""
+    Redkeep's own; `rebalance`, `promote`, `take_over`, `replicas`, `restart`, `cancel` are Redkeep's own altogether."""
 
     model_config = ConfigDict(
         extra="forbid", populate_by_name=True, json_schema_extra={"minProperties": 1, "maxProperties": 1}
@@ -148,6 +152,7 @@ class ClusterAction(BaseModel):
     reset_status: Nothing = Field(default={}, alias="reset-status")
     rebalance: Rebalance = Rebalance.model_construct()
     promote: Promote = Promote.model_construct()
+    take_over: TakeOver = TakeOver.model_construct()
     replicas: Replicas = Replicas.model_construct()
     upgrade: Upgrade = Upgrade.model_construct()
     restart: Nothing = {}

@@ -223,6 +223,18 @@ async def _detach(_tx: Transaction, _call: Call, scene: ClusterScene, _asked: As
     return configuring(scene, None)
 
 
+async def _take_over(tx: Transaction, call: Call, scene: ClusterScene, asked: Asked) -> None:
+    """The administrator's word in place of a proof, when the members have lost their majority and elect nobody."""
+    if not call.caller.is_admin:
+        raise Refused("Only the administrator may replace primaries that may still live.", kind="forbidden")
+    lost = [name.lower() for name in asked.action.take_over.instances]
+    demand(clusters.may_be_replaced(scene.members, lost))
+    if any(one.kind is Kind.FAIL_OVER_SHARD for one in scene.operations):
+        raise Refused(f"A failover in cluster {scene.cluster.name} is under way already.", kind="busy")
+    args = {"instances": lost, "reason": f"{call.caller.name} says that they are lost", "force": True}
+    await record(tx, call, Kind.FAIL_OVER_SHARD, args, about=scene.cluster, rows=(), now=scene.now)
+
+
 async def _reset_status(tx: Transaction, call: Call, scene: ClusterScene, _asked: Asked) -> None:
     """The administrator's way out of a task that does not end: it ends now, for whoever works on it, too."""
     if not call.caller.is_admin:
@@ -251,6 +263,7 @@ RedisApiStrategy.ACTIONS = {
     "shrink": _shrink,
     "rebalance": _rebalance,
     "promote": _promote,
+    "take_over": _take_over,
     "replicas": _replicas,
     "upgrade": _upgrade,
     "restart": _restart,

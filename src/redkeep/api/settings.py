@@ -44,6 +44,7 @@ TIME_LIMITS: Mapping[Kind, float] = MappingProxyType(
         Kind.ROLL_CLUSTER: 7200.0,
         Kind.CONFIGURE_CLUSTER: 300.0,
         Kind.REBALANCE_CLUSTER: 4 * 3600.0,
+        Kind.FAIL_OVER_SHARD: 60.0,
         Kind.PROMOTE_SHARD_REPLICA: 300.0,
         Kind.DELETE_CLUSTER: 600.0,
     }

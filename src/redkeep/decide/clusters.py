@@ -202,6 +202,20 @@ def may_promote(members: Collection[Instance], key: str) -> Allowed | Refusal:
     return Allowed()
 
 
+def may_be_replaced(members: Collection[Instance], keys: Collection[str]) -> Allowed | Refusal:
+    """Primaries that have a replica. Whether they live is looked at when it is done: one that is seen alive stays."""
+    by_id = {one.id: one for one in members}
+    for key in keys:
+        found = by_id.get(key)
+        if found is None:
+            return Refusal("missing", f"Instance {key} does not exist.")
+        if found.role is not Role.PRIMARY:
+            return Refusal("conflict", f"{found.name} is not the primary of its shard.")
+        if not any(one.shard == found.shard and one.role is Role.REPLICA for one in members):
+            return Refusal("conflict", f"{found.name} has no replica that could take over.")
+    return Allowed()
+
+
 # --- What is seen of the slots ----------------------------------------------------------------------------------------
 
 
