@@ -135,17 +135,18 @@ class Scene:
     @asynccontextmanager
     async def never_two_primaries(self) -> AsyncIterator[None]:
         """I1: while the block runs, writes are offered to every server; two take them for no longer than the bound."""
-        probe = asyncio.create_task(self._probe())
+        enough = asyncio.Event()
+        probe = asyncio.create_task(self._probe(enough))
         try:
             yield
         finally:
-            probe.cancel()
+            enough.set()  # not cancelled: a connection that is only half made would stay open
             await asyncio.gather(probe, return_exceptions=True)
         assert sum(self.overlaps) <= FENCE_BOUND, f"two accepted writes for {sum(self.overlaps):.1f} s"
 
-    async def _probe(self) -> None:
+    async def _probe(self, enough: asyncio.Event) -> None:
         rows, last = await self.members(), time.monotonic()
-        while True:
+        while not enough.is_set():
             accepting = await asyncio.gather(*(self.accepts_writes(one) for one in rows))
             now = time.monotonic()
             if sum(accepting) > 1:

@@ -57,7 +57,15 @@ _KINDS: list[tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]], Call
             updated_at=st.none() | _time,
             lease_until=_time,
             targets=st.lists(st.text(), max_size=2).map(tuple),
-            failover=st.none() | st.builds(SiteFailover, updates=st.lists(st.builds(VolumeUpdate)).map(tuple)),
+            failover=st.none()
+            | st.builds(
+                SiteFailover,
+                requested_at=_time,
+                deadline=_time,
+                progress=_time,
+                finished=st.none() | _time,
+                updates=st.lists(st.builds(VolumeUpdate)).map(tuple),
+            ),
         ),
         rows.service_cluster_row,
         rows.to_service_cluster,

@@ -415,7 +415,7 @@ async def test_g17_a_member_that_cannot_follow_is_seen_tried_again_and_comes_cle
     row = (await site.services())["m2"]
 
     assert shown["replication_status"] == "failed-over"
-    assert shown["redkeep:failover"]["missing"] == ["m2@redis"]
+    assert "m2@redis" in shown["redkeep:failover"]["missing"]
     assert "no route" in shown["redkeep:failover"]["failed"]["m2@redis"]
     assert (row.fault, row.disabled_reason) == (None, "failed-over")
     assert site.storage.count("completed dr1") == 5

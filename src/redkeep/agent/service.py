@@ -374,7 +374,11 @@ class Agent:
         if self._group is None or server.facts.process is not Process.EXITED:
             return
         log.warning("%s has ended: %s", server.id, server.facts.detail)
-        self._group.create_task(self._tell_exit(server.facts))
+        telling = self._tell_exit(server.facts)
+        try:
+            self._group.create_task(telling)
+        except RuntimeError:  # this agent is being stopped: the first heartbeat of the next one says it
+            telling.close()
 
     async def _tell_exit(self, facts: ServerFacts) -> None:
         """A hint that saves time; the next heartbeat says the same."""
