@@ -23,6 +23,7 @@ from redkeep.operations.forming import until_agreed
 from redkeep.operations.membership import fail, finish, in_cluster, running
 from redkeep.operations.promote_shard_replica import promote, release_held
 from redkeep.operations.renewal import START_LIMIT, proven, restore
+from redkeep.operations.rolling import choose, concerned, renewed, with_version
 from redkeep.operations.shards import adopt, see
 
 TASKS = (ClusterTask.UPGRADING_CLUSTER, ClusterTask.RESTARTING_CLUSTER)
@@ -41,9 +42,9 @@ async def run(run: Run) -> None:
             await _renew(run, one.id)
 
     run.mark("finish", 1.0)
-    await run.settle(_ours(run), Status.ACTIVE)
+    await run.settle(concerned(run), Status.ACTIVE)
     version = run.operation.args.get("version")
-    told = f"all members were restarted{_with_version(run)}"
+    told = f"all members were restarted{with_version(run)}"
     for task in TASKS:
         await finish(run, task, told, **({"version": version} if version else {}))
 
@@ -51,10 +52,10 @@ async def run(run: Run) -> None:
 async def give_up(run: Run, reason: str) -> None:
     await release_held(run)
     name = run.operation.choice.get("at")
-    failed = run.find(name) if name not in _renewed(run) else None
+    failed = run.find(name) if name not in renewed(run) else None
     if failed is not None:
         await _put_back(run, failed)
-    await run.settle([one for one in _ours(run) if one != (failed.id if failed else None)], Status.ACTIVE)
+    await run.settle([one for one in concerned(run) if one != (failed.id if failed else None)], Status.ACTIVE)
     if failed is not None:
         await run.settle([failed.id], Status.ACTIVE, reason)
     for task in TASKS:
@@ -62,25 +63,25 @@ async def give_up(run: Run, reason: str) -> None:
 
 
 async def _renew(run: Run, name: str) -> None:
-    if name in _renewed(run):
+    if name in renewed(run):
         return
     if run.instance(name).role is Role.PRIMARY and (successor := _successor(run, name)) is not None:
         await promote(run, successor)
     instance = run.instance(name)
     version = run.operation.args.get("version") or instance.version
-    run.mark("renew", 0.1 + 0.8 * len(_renewed(run)) / len(in_cluster(run)))
+    run.mark("renew", 0.1 + 0.8 * len(renewed(run)) / len(in_cluster(run)))
     if run.operation.choice.get("at") != name:
-        _choose(run, at=name, before=instance.version)
+        choose(run, at=name, before=instance.version)
     values = carried_over(instance.parameters, version)
     await run.alter(instances=lambda one: replace(one, version=version, parameters=values) if one.id == name else one)
     if reason := await _start_anew(run, name, run.operation.id):
-        _choose(run, stopped=f"The roll stopped at {instance.name}, which did not come back: {reason}.")
+        choose(run, stopped=f"The roll stopped at {instance.name}, which did not come back: {reason}.")
         await run.alter(note=run.operation.choice["stopped"], about=name)
         raise Refused(run.operation.choice["stopped"], kind="busy")
-    _choose(run, renewed=[*_renewed(run), name])
+    choose(run, renewed=[*renewed(run), name])
     await run.alter(
         instances=lambda one: proven(one) if one.id == name else one,
-        note=f"{instance.name} was restarted{_with_version(run)}",
+        note=f"{instance.name} was restarted{with_version(run)}",
         about=name,
     )
 
@@ -104,7 +105,7 @@ def _successor(run: Run, name: str) -> Instance | None:
     """Who takes the place of a primary that is to be restarted: a replica of its shard that was renewed already."""
     shard = run.instance(name).shard
     replicas = (one for one in in_cluster(run) if one.shard == shard and one.id != name)
-    return next((one for one in replicas if one.id in _renewed(run)), None)
+    return next((one for one in replicas if one.id in renewed(run)), None)
 
 
 async def _put_back(run: Run, failed: Instance) -> None:
@@ -118,20 +119,3 @@ async def _put_back(run: Run, failed: Instance) -> None:
         raise
     except RedkeepError as error:
         await run.note(f"{failed.name} is not back: {error}", failed.id)
-
-
-def _renewed(run: Run) -> list[str]:
-    return list(run.operation.choice.get("renewed", ()))
-
-
-def _choose(run: Run, **choice: object) -> None:
-    run.operation = replace(run.operation, choice={**run.operation.choice, **choice})
-
-
-def _ours(run: Run) -> list[str]:
-    return [one.id for one in run.instances if one.status in (Status.REBOOT, Status.UPGRADE)]
-
-
-def _with_version(run: Run) -> str:
-    version = run.operation.args.get("version")
-    return f" with Redis {version}" if version else ""

@@ -21,6 +21,7 @@ from redkeep.model.instance import Instance, Status
 from redkeep.operations import promote_replica
 from redkeep.operations.context import Overtaken, Run
 from redkeep.operations.renewal import is_unproven, proven, renew, restore
+from redkeep.operations.rolling import choose, concerned, renewed, with_version
 
 
 async def run(run: Run) -> None:
@@ -30,7 +31,7 @@ async def run(run: Run) -> None:
     for one in everyone[:-1]:
         await _renew(run, one.id)
 
-    if len(local(everyone, run.primary)) > 1 and run.primary.id not in _renewed(run):
+    if len(local(everyone, run.primary)) > 1 and run.primary.id not in renewed(run):
         successor = await _successor(run)
         await promote_replica.switch(run, successor)
         await run.announce(run.topology(successor.id))
@@ -38,44 +39,44 @@ async def run(run: Run) -> None:
         await _renew(run, one.id)
 
     run.mark("finish", 1.0)
-    await run.settle(_ours(run), Status.ACTIVE)
-    await run.note(f"all servers of the group were restarted{_with_version(run)}", run.arg("instance"))
+    await run.settle(concerned(run), Status.ACTIVE)
+    await run.note(f"all servers of the group were restarted{with_version(run)}", run.arg("instance"))
 
 
 async def give_up(run: Run, reason: str) -> None:
     await promote_replica.undo(run)
     name = run.operation.choice.get("at")
-    failed = run.find(name) if name not in _renewed(run) else None
+    failed = run.find(name) if name not in renewed(run) else None
     lost = await _put_back(run, failed) if failed else None
-    concerned = {run.arg("instance"), *([failed.id] if failed else [])}
-    ours = _ours(run)
-    await run.settle([one for one in ours if one not in concerned], Status.ACTIVE)
-    await run.settle([one for one in ours if one in concerned], Status.ACTIVE, reason)
+    told = {run.arg("instance"), *([failed.id] if failed else [])}
+    ours = concerned(run)
+    await run.settle([one for one in ours if one not in told], Status.ACTIVE)
+    await run.settle([one for one in ours if one in told], Status.ACTIVE, reason)
     if failed and lost:
         await run.settle([failed.id], Status.ERROR, f"{reason} It is not in order: {lost}.")
 
 
 async def _renew(run: Run, name: str) -> None:
-    if name in _renewed(run):
+    if name in renewed(run):
         return
     instance = run.instance(name)
     version = run.operation.args.get("version") or instance.version
     values = carried_over(instance.parameters, version)
-    done = 0.1 + 0.8 * len(_renewed(run)) / len(run.members)
+    done = 0.1 + 0.8 * len(renewed(run)) / len(run.members)
     run.mark("renew", done)
     if run.operation.choice.get("at") != name:
-        _choose(run, at=name, before=instance.version)
+        choose(run, at=name, before=instance.version)
     await run.alter(
         instances=lambda one: replace(one, version=version, parameters=values) if one.id == name else one,
     )
     if reason := await renew(run, name, run.operation.id):
-        _choose(run, stopped=f"The roll stopped at {instance.name}, which did not come back: {reason}.")
+        choose(run, stopped=f"The roll stopped at {instance.name}, which did not come back: {reason}.")
         await run.alter(note=run.operation.choice["stopped"], about=name)
         raise Refused(run.operation.choice["stopped"], kind="busy")
-    _choose(run, renewed=[*_renewed(run), name])
+    choose(run, renewed=[*renewed(run), name])
     await run.alter(
         instances=lambda one: proven(one) if one.id == name else one,
-        note=f"{instance.name} was restarted{_with_version(run)}",
+        note=f"{instance.name} was restarted{with_version(run)}",
         about=name,
     )
 
@@ -114,20 +115,3 @@ async def _successor(run: Run) -> Instance:
     if isinstance(chosen, NobodyFit):
         raise NotNow(f"nobody can take the place of {run.primary.name}: {chosen.reason}")
     return run.instance(chosen.instance_id)
-
-
-def _renewed(run: Run) -> list[str]:
-    return list(run.operation.choice.get("renewed", ()))
-
-
-def _choose(run: Run, **choice: object) -> None:
-    run.operation = replace(run.operation, choice={**run.operation.choice, **choice})
-
-
-def _ours(run: Run) -> list[str]:
-    return [one.id for one in run.instances if one.status in (Status.REBOOT, Status.UPGRADE)]
-
-
-def _with_version(run: Run) -> str:
-    version = run.operation.args.get("version")
-    return f" with Redis {version}" if version else ""
